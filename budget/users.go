@@ -1,0 +1,173 @@
+package budget
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/cas"
+)
+
+// Users holds every user's retry rate and counts, shared by all workers through
+// one key per user. It is safe for concurrent use.
+type Users struct {
+	bucket *cas.Bucket
+	rate   Rate
+
+	mu    sync.Mutex
+	lines map[string][]*ask // who waits, by user; present while somebody leads
+}
+
+// Open looks up the budgets of a topology.
+func Open(ctx context.Context, js jetstream.JetStream, t mulligan.Topology, rate Rate) (*Users, error) {
+	rate, err := rate.Normal()
+	if err != nil {
+		return nil, err
+	}
+	b, err := cas.Open(ctx, js, t.BudgetBucket())
+	if err != nil {
+		return nil, err
+	}
+	return &Users{bucket: b, rate: rate, lines: map[string][]*ask{}}, nil
+}
+
+// A UserState is what the bucket holds of one user.
+type UserState struct {
+	// Whole is when the allowance is whole again if nothing more is taken.
+	Whole time.Time `json:"whole"`
+	// Granted retries ran at once, Reserved ones were given a later place, and
+	// Denied ones had no place before their deadline.
+	Granted  int `json:"granted"`
+	Reserved int `json:"reserved"`
+	Denied   int `json:"denied"`
+}
+
+// A Place is when a retry may run.
+type Place struct {
+	At     time.Time
+	Denied bool // there is none before the deadline; nothing was taken
+}
+
+// keepIdle is how long a user who retries no more is remembered.
+const keepIdle = time.Hour
+
+type ask struct {
+	due, deadline time.Time
+	lead          chan struct{}
+	answer        chan answered
+}
+
+type answered struct {
+	place Place
+	err   error
+}
+
+// Take takes the user's next place for a retry that is due at a time, or
+// reserves a later one, before deadline. Workers that wait for the same user
+// share one write. Take blocks while the server is away, until ctx ends; a
+// place may then be wasted, but never given twice.
+func (u *Users) Take(ctx context.Context, user string, due, deadline time.Time) (Place, error) {
+	a := &ask{due: due, deadline: deadline, lead: make(chan struct{}, 1), answer: make(chan answered, 1)}
+	u.join(user, a)
+	select {
+	case <-a.lead:
+		u.serve(ctx, user)
+	case got := <-a.answer:
+		return got.place, got.err
+	}
+	got := <-a.answer
+	return got.place, got.err
+}
+
+// join puts a in the user's line; the first in an empty line leads.
+func (u *Users) join(user string, a *ask) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	line, led := u.lines[user]
+	u.lines[user] = append(line, a)
+	if !led {
+		a.lead <- struct{}{}
+	}
+}
+
+// serve answers all who wait for the user with one write, then lets the next
+// in line lead.
+func (u *Users) serve(ctx context.Context, user string) {
+	u.mu.Lock()
+	line := u.lines[user]
+	u.lines[user] = nil
+	u.mu.Unlock()
+
+	places, err := u.take(ctx, user, line)
+	for i, a := range line {
+		if err != nil {
+			a.answer <- answered{err: err}
+			continue
+		}
+		a.answer <- answered{place: places[i]}
+	}
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if waiting := u.lines[user]; len(waiting) > 0 {
+		waiting[0].lead <- struct{}{}
+		return
+	}
+	delete(u.lines, user)
+}
+
+func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, error) {
+	places := make([]Place, len(line))
+	err := u.bucket.Update(ctx, "budget", "user."+mulligan.Token(user), func(value []byte) (cas.Change, error) {
+		s, err := decodeUser(value)
+		if err != nil {
+			return cas.Change{}, err
+		}
+		now := time.Now()
+		for i, a := range line {
+			places[i] = s.take(u.rate, a, now)
+		}
+		b, err := json.Marshal(s)
+		return cas.Change{Value: b, TTL: max(s.Whole.Sub(now), 0) + keepIdle}, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take a place for a user: %w", err)
+	}
+	return places, nil
+}
+
+// take gives a one place, by the clock of its due time: a retry that waits for
+// its delay anyway is in nobody's way before.
+func (s *UserState) take(r Rate, a *ask, now time.Time) Place {
+	at, next := r.place(s.Whole, now)
+	if at.Before(a.due) {
+		at = a.due
+	}
+	if !at.Before(a.deadline) {
+		s.Denied++
+		return Place{Denied: true}
+	}
+	s.Whole = next
+	if at.After(a.due) {
+		s.Reserved++
+	} else {
+		s.Granted++
+	}
+	return Place{At: at}
+}
+
+func decodeUser(value []byte) (UserState, error) {
+	var s UserState
+	if value == nil {
+		return s, nil
+	}
+	if err := json.Unmarshal(value, &s); err != nil {
+		return s, fmt.Errorf("decode user's budget: %w", err)
+	}
+	return s, nil
+}

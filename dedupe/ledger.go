@@ -1,0 +1,60 @@
+// Package dedupe keeps the ledger: the record of each key, which says how often
+// its job was tried, what came of it and what its result was. The record is
+// what makes a key run once and two messages of one key share one budget.
+package dedupe
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/cas"
+)
+
+// A Ledger reads and changes records. It is safe for concurrent use.
+type Ledger struct{ bucket *cas.Bucket }
+
+// Open looks up the ledger of a topology.
+func Open(ctx context.Context, js jetstream.JetStream, t mulligan.Topology) (*Ledger, error) {
+	b, err := cas.Open(ctx, js, t.LedgerBucket())
+	if err != nil {
+		return nil, err
+	}
+	return &Ledger{bucket: b}, nil
+}
+
+// Load returns the record of a key; nil if there is none.
+func (l *Ledger) Load(ctx context.Context, key string) (*mulligan.Record, error) {
+	b, _, err := l.bucket.Load(ctx, key)
+	if b == nil || err != nil {
+		return nil, err
+	}
+	return mulligan.DecodeRecord(b)
+}
+
+// Update lets apply change the record of a key and stores it if apply returns
+// true. Where there is no record apply is given an empty one, without a state.
+//
+// The change is made by compare-and-set: when another has changed the record
+// meanwhile, or the answer is lost, apply is called again with the record just
+// read. While the server is away Update waits, until ctx ends. It fails with
+// [ErrUnreadable] on a record that it cannot decode.
+//
+// The name is that of the step, for tests that stop there.
+func (l *Ledger) Update(ctx context.Context, name, key string, apply func(r *mulligan.Record) (store bool)) error {
+	return l.bucket.Update(ctx, name, key, func(value []byte) (cas.Change, error) {
+		r := new(mulligan.Record)
+		if value != nil {
+			var err error
+			if r, err = mulligan.DecodeRecord(value); err != nil {
+				return cas.Change{}, fmt.Errorf("%w: %s: %w", ErrUnreadable, key, err)
+			}
+		}
+		if !apply(r) {
+			return cas.Change{}, nil
+		}
+		return cas.Change{Value: r.Encode()}, nil
+	})
+}

@@ -1,0 +1,32 @@
+package mulligan
+
+import "errors"
+
+// What a publisher is told. Nothing was stored, except with [ErrUnconfirmed].
+var (
+	// ErrUnknownKind is returned for a kind that the publisher was not given.
+	ErrUnknownKind = errors.New("mulligan: unknown kind")
+	// ErrBadKind is returned for a kind that is not well declared.
+	ErrBadKind = errors.New("mulligan: bad kind")
+	// ErrBadID is returned for an ID that is too long or not text.
+	ErrBadID = errors.New("mulligan: bad ID")
+	// ErrBadJob is returned for any other field that cannot be stored.
+	ErrBadJob = errors.New("mulligan: bad job")
+	// ErrNoKey is returned for a job without an ID whose effect needs one.
+	ErrNoKey = errors.New("mulligan: no idempotency key")
+	// ErrKeyConflict is returned when the key belongs to another payload.
+	ErrKeyConflict = errors.New("mulligan: key conflict")
+	// ErrTooLarge is returned when payload and headers are over the limit.
+	ErrTooLarge = errors.New("mulligan: payload too large")
+	// ErrStreamFull is returned when the stream of jobs has no room.
+	ErrStreamFull = errors.New("mulligan: stream full")
+	// ErrNoTopology is returned when the streams do not exist.
+	ErrNoTopology = errors.New("mulligan: no streams; run `mulligan provision` or start a worker that may create them")
+	// ErrUnavailable is returned when the server cannot be reached.
+	ErrUnavailable = errors.New("mulligan: server unavailable")
+	// ErrUnconfirmed is returned when the server did not answer: the job may be
+	// stored. Publishing it again with the same ID is safe.
+	ErrUnconfirmed = errors.New("mulligan: unconfirmed")
+	// ErrNotFound is returned for a dead letter that does not exist.
+	ErrNotFound = errors.New("mulligan: not found")
+)

@@ -1,0 +1,130 @@
+// Package cas changes the values of a key-value bucket by compare-and-set.
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
+)
+
+// A Bucket is a key-value bucket. It is safe for concurrent use.
+type Bucket struct {
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	prefix string
+}
+
+// Open looks a bucket up.
+func Open(ctx context.Context, js jetstream.JetStream, name string) (*Bucket, error) {
+	s, err := js.Stream(ctx, "KV_"+name)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	return &Bucket{js: js, stream: s, prefix: "$KV." + name + "."}, nil
+}
+
+// A Change is what to store instead of a value; the zero Change stores nothing.
+type Change struct {
+	Value []byte
+	TTL   time.Duration // of this key; zero is the bucket's
+}
+
+// Load returns the value of key and its revision; nil if there is none. The
+// revision of a key that was deleted or has expired is that of its marker.
+func (b *Bucket) Load(ctx context.Context, key string) ([]byte, uint64, error) {
+	m, err := b.stream.GetLastMsgForSubject(ctx, b.prefix+key)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return nil, 0, nil
+	case err != nil:
+		return nil, 0, fmt.Errorf("load %s: %w", key, err)
+	case m.Header.Get("KV-Operation") != "" || m.Header.Get(jetstream.MarkerReasonHeader) != "":
+		return nil, m.Sequence, nil
+	}
+	return m.Data, m.Sequence, nil
+}
+
+// Update stores what apply makes of the value of key (nil if there is none).
+// When another has changed the key meanwhile, or the answer is lost, the value
+// is read and apply called again; so apply must find its own work in the value
+// if doing it twice would matter. While the server is away Update waits, until
+// ctx ends; then the change may or may not have been stored.
+func (b *Bucket) Update(ctx context.Context, name, key string, apply func(value []byte) (Change, error)) error {
+	for try := 0; ; try++ {
+		value, revision, err := b.load(ctx, name, key)
+		if err == nil {
+			c, err := apply(value)
+			if err != nil || c.Value == nil {
+				return err
+			}
+			if err := b.store(ctx, name, key, c, revision); err == nil {
+				return nil
+			} else if conflict(err) {
+				if ctx.Err() != nil {
+					return fmt.Errorf("update %s: %w", key, ctx.Err())
+				}
+				continue
+			}
+		}
+		if err := wait(ctx, min(time.Duration(try+1)*50*time.Millisecond, 2*time.Second)); err != nil {
+			return fmt.Errorf("update %s: %w", key, err)
+		}
+	}
+}
+
+// answerWithin bounds one call, so that a lost answer is asked for again.
+const answerWithin = 5 * time.Second
+
+type loaded struct {
+	value    []byte
+	revision uint64
+}
+
+func (b *Bucket) load(ctx context.Context, name, key string) ([]byte, uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	l, err := call.Do(ctx, name+".load", func() (loaded, error) {
+		v, rev, err := b.Load(ctx, key)
+		return loaded{v, rev}, err
+	})
+	return l.value, l.revision, err
+}
+
+func (b *Bucket) store(ctx context.Context, name, key string, c Change, revision uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(revision)}
+	if c.TTL > 0 {
+		opts = append(opts, jetstream.WithMsgTTL(c.TTL.Round(time.Second)))
+	}
+	return call.Err(ctx, name+".store", func() error {
+		_, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.prefix + key, Data: c.Value}, opts...)
+		return err
+	})
+}
+
+// conflict reports whether another has changed the key meanwhile.
+func conflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == codeWrongLastSequenceConstant)
+}
+
+// codeWrongLastSequenceConstant is a cluster's form of wrong last sequence.
+const codeWrongLastSequenceConstant = 10164
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,141 @@
+package mulligan
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
+)
+
+// A Job is one logical operation. Its kind and ID are its identity: the
+// idempotency key under which it runs once.
+type Job struct {
+	// Kind names the operation.
+	Kind string
+	// ID is the idempotency key within the kind, at most 255 bytes of text. A
+	// pure job may leave it empty: its publisher then gets a random one.
+	ID string
+	// User and Task are optional, at most 255 bytes each. Retries are budgeted
+	// per user; a task groups jobs.
+	User, Task string
+	// Payload is handed to the handler untouched.
+	Payload []byte
+	// ContentType and TraceParent travel with the job to an HTTP target.
+	ContentType, TraceParent string
+	// NotBefore is when the job may run first; zero means at once.
+	NotBefore time.Time
+	// Deadline bounds everything, waiting included; no attempt starts after
+	// it. Zero means 24 hours after publishing; at most 30 days.
+	Deadline time.Time
+	// Header has any other headers, carried along untouched. Names beginning
+	// with Mulligan- or Nats- are reserved.
+	Header nats.Header
+
+	// Attempt and AttemptsMax are set for the handler: the number of this call
+	// (1 is the first) and how many there are at most.
+	Attempt, AttemptsMax int
+}
+
+// DefaultDeadline is how long after publishing a job may start its last
+// attempt, and MaxDeadline how far away a deadline may be.
+const (
+	DefaultDeadline = 24 * time.Hour
+	MaxDeadline     = 30 * 24 * time.Hour
+)
+
+// Key is the idempotency key for the downstream: the same at every attempt,
+// different for every kind and ID, at most 255 printable ASCII characters.
+func (j *Job) Key() string {
+	key := j.Kind + "/" + Token(j.ID)
+	if len(key) <= maxText {
+		return key
+	}
+	sum := sha256.Sum256([]byte(j.ID))
+	return j.Kind + "/=" + hex.EncodeToString(sum[:])
+}
+
+const maxText = 255
+
+var plainToken = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
+// Token is the form of an ID in subjects and keys: a plain ID itself, any
+// other "=" and its base64url.
+func Token(id string) string {
+	if plainToken.MatchString(id) {
+		return id
+	}
+	return "=" + base64.RawURLEncoding.EncodeToString([]byte(id))
+}
+
+// ParseToken returns the ID of a token, and an error if no ID has this token.
+func ParseToken(token string) (id string, err error) {
+	if plainToken.MatchString(token) {
+		return token, nil
+	}
+	encoded, ok := strings.CutPrefix(token, "=")
+	if !ok {
+		return "", fmt.Errorf("%w: token %.80q is neither plain nor encoded", ErrBadID, token)
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return "", fmt.Errorf("%w: token %.80q: %w", ErrBadID, token, err)
+	}
+	id = string(raw)
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	if Token(id) != token {
+		return "", fmt.Errorf("%w: token %.80q encodes an ID that needs no encoding", ErrBadID, token)
+	}
+	return id, nil
+}
+
+// SafeToken is the token itself if an ID has it. For what a stranger wrote it is
+// a short stand-in that no ID has, so that subjects made of it stay short.
+func SafeToken(token string) string {
+	if _, err := ParseToken(token); err == nil {
+		return token
+	}
+	return "~" + string(FingerprintOf([]byte(token)))
+}
+
+func checkID(id string) error {
+	if id == "" {
+		return fmt.Errorf("%w: it is empty", ErrBadID)
+	}
+	if why := badText(id); why != "" {
+		return fmt.Errorf("%w: %.80q %s", ErrBadID, id, why)
+	}
+	return nil
+}
+
+// badText says why s cannot be a header's value, or nothing.
+func badText(s string) string {
+	switch {
+	case len(s) > maxText:
+		return fmt.Sprintf("is over %d bytes", maxText)
+	case !utf8.ValidString(s):
+		return "is not valid UTF-8"
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return "has a control character"
+	case strings.TrimSpace(s) != s:
+		return "begins or ends with white space"
+	}
+	return ""
+}
+
+// A Fingerprint identifies a payload: half of its SHA-256, in hex.
+type Fingerprint string
+
+// FingerprintOf returns the fingerprint of a payload.
+func FingerprintOf(payload []byte) Fingerprint {
+	sum := sha256.Sum256(payload)
+	return Fingerprint(hex.EncodeToString(sum[:16]))
+}

@@ -1,0 +1,132 @@
+package mulligan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// PermanentError is a failure that no retry helps.
+type PermanentError struct{ Err error }
+
+// Permanent says that the job failed for good: it is spent at once.
+func Permanent(err error) error { return &PermanentError{Err: err} }
+
+func (e *PermanentError) Error() string { return text(e.Err, "permanent failure") }
+func (e *PermanentError) Unwrap() error { return e.Err }
+
+// ThrottledError is a refusal for now.
+type ThrottledError struct {
+	Delay time.Duration // the downstream's hint; zero if it gave none
+	Err   error
+}
+
+// After says that the downstream asked to wait at least d, as with a
+// Retry-After header. A d of zero means throttled without a hint.
+func After(d time.Duration, err error) error {
+	return &ThrottledError{Delay: max(d, 0), Err: err}
+}
+
+func (e *ThrottledError) Error() string { return text(e.Err, "throttled") }
+func (e *ThrottledError) Unwrap() error { return e.Err }
+
+// ChangedError is a failure after which another payload is worth a try.
+type ChangedError struct {
+	Payload []byte
+	Err     error
+}
+
+// Changed says to try again, with this payload instead. It is for pure kinds
+// and works twice per job at most; a payload that was tried before is not
+// tried again.
+func Changed(payload []byte, err error) error {
+	return &ChangedError{Payload: payload, Err: err}
+}
+
+func (e *ChangedError) Error() string { return text(e.Err, "try again with a changed payload") }
+func (e *ChangedError) Unwrap() error { return e.Err }
+
+// UnusableError is a failure of the output itself.
+type UnusableError struct{ Err error }
+
+// Unusable says that the call worked and its output is no good: the same input
+// would give the same, so the job is spent at once.
+func Unusable(err error) error { return &UnusableError{Err: err} }
+
+func (e *UnusableError) Error() string { return text(e.Err, "unusable output") }
+func (e *UnusableError) Unwrap() error { return e.Err }
+
+// SnoozeError is a wish to run later.
+type SnoozeError struct{ Delay time.Duration }
+
+// Snooze says to run the job again after d without counting an attempt; its
+// deadline still holds.
+func Snooze(d time.Duration) error { return &SnoozeError{Delay: max(d, 0)} }
+
+func (e *SnoozeError) Error() string { return fmt.Sprintf("snoozed for %v", e.Delay) }
+
+// NotStartedError is a failure before any effect.
+type NotStartedError struct{ Err error }
+
+// NotStarted says that the effect certainly did not happen.
+func NotStarted(err error) error { return &NotStartedError{Err: err} }
+
+func (e *NotStartedError) Error() string { return text(e.Err, "not started") }
+func (e *NotStartedError) Unwrap() error { return e.Err }
+
+func text(err error, otherwise string) string {
+	if err == nil {
+		return otherwise
+	}
+	return err.Error()
+}
+
+type typedError struct {
+	kind string
+	err  error
+}
+
+func (e *typedError) Error() string { return text(e.err, e.kind) }
+func (e *typedError) Unwrap() error { return e.err }
+
+var errorType = regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`)
+
+// Typed gives err a type for metrics, records and letters: a lower-case word
+// such as card_declined, from a small fixed set. Any other word is ignored.
+func Typed(errType string, err error) error {
+	if !errorType.MatchString(errType) {
+		return err
+	}
+	return &typedError{errType, err}
+}
+
+// ErrorType is the type of a failure: what [Typed] gave it, else timeout,
+// canceled, refused, reset, dns or error.
+func ErrorType(err error) string {
+	var (
+		typed *typedError
+		dns   *net.DNSError
+		slow  net.Error
+	)
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &typed):
+		return typed.kind
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
+		return "timeout"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "refused"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "reset"
+	case errors.As(err, &dns):
+		return "dns"
+	}
+	return "error"
+}

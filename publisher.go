@@ -1,0 +1,310 @@
+package mulligan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+// A Publisher stores jobs. Set its fields before the first call; it is safe for
+// concurrent use.
+type Publisher struct {
+	// Conn is required.
+	Conn *nats.Conn
+	// Kinds are those that it may publish.
+	Kinds []Kind
+	// Topology names the streams; the zero Topology is the default.
+	Topology Topology
+
+	mu     sync.Mutex
+	js     jetstream.JetStream
+	kinds  map[string]Kind
+	ledger jetstream.KeyValue
+	jobs   jetstream.Stream
+}
+
+// A Receipt says what became of a published job.
+type Receipt struct {
+	Kind, ID string
+	// Seq is where the job was stored; zero if this call stored nothing.
+	Seq uint64
+	// Duplicate: the key had been accepted before, and runs once.
+	Duplicate bool
+	// Unverified: nothing is left of the earlier job to compare payloads with.
+	Unverified bool
+	// State is Done, Spent or Dead if the key has ended, with its result or the
+	// reason; a dead job runs again when an operator replays it.
+	State  State
+	Reason Reason
+	Result *Result
+}
+
+// Ended reports whether the key had ended before this call.
+func (r Receipt) Ended() bool { return r.State == Done || r.State == Spent || r.State == Dead }
+
+// Publish stores one job and returns once the server has it. Publishing a key
+// again stores nothing new while the first is queued or is done.
+//
+// It fails with [ErrUnknownKind], [ErrBadID], [ErrBadJob], [ErrNoKey],
+// [ErrTooLarge], [ErrKeyConflict], [ErrStreamFull] or [ErrNoTopology], and then
+// stored nothing; [ErrUnconfirmed] says that the server did not answer.
+func (p *Publisher) Publish(ctx context.Context, job Job) (Receipt, error) {
+	d, err := p.draft(ctx, &job)
+	if err != nil || d.receipt.Ended() {
+		return d.receipt, err
+	}
+	ack, err := p.js.PublishMsg(ctx, d.msg)
+	return p.settle(ctx, d, ack, err)
+}
+
+// A draft is a job ready to be stored.
+type draft struct {
+	job     Job
+	msg     *nats.Msg
+	receipt Receipt
+}
+
+// draft checks a job and, where its effect needs it, what the ledger says of
+// its key: an ended key's receipt is final.
+func (p *Publisher) draft(ctx context.Context, job *Job) (*draft, error) {
+	d := &draft{job: *job, receipt: Receipt{Kind: job.Kind, ID: job.ID}}
+	if err := p.connect(ctx); err != nil {
+		return d, err
+	}
+	kind, ok := p.kinds[job.Kind]
+	if !ok {
+		return d, fmt.Errorf("%w: %.140q; declare it in the publisher's kinds", ErrUnknownKind, job.Kind)
+	}
+	if err := d.check(kind, time.Now()); err != nil {
+		return d, err
+	}
+	d.msg = &nats.Msg{Subject: Subject(p.Topology.JobsRoot(), job.Kind, Token(d.job.ID)), Header: encodeJob(&d.job), Data: job.Payload}
+	d.msg.Header.Set(jetstream.MsgIDHeader, d.job.Kind+"/"+d.job.ID)
+	if limit := p.Conn.MaxPayload() - moveHeaderSpace; wireSize(d.msg) > limit {
+		return d, fmt.Errorf("%w: %d bytes with headers, the limit is %d", ErrTooLarge, wireSize(d.msg), limit)
+	}
+	if kind.Effect.NeedsID() {
+		return d, p.consult(ctx, d)
+	}
+	return d, nil
+}
+
+// check validates the job and gives it an ID if it may have a random one.
+func (d *draft) check(kind Kind, now time.Time) error {
+	j := &d.job
+	if j.ID == "" {
+		if kind.Effect.NeedsID() {
+			return fmt.Errorf("%w: kind %s is %s and needs an ID from its publisher", ErrNoKey, kind.Name, kind.Effect)
+		}
+		j.ID = nuid.Next()
+		d.receipt.ID = j.ID
+	}
+	if err := checkID(j.ID); err != nil {
+		return err
+	}
+	if err := checkTexts(j); err != nil {
+		return err
+	}
+	for name := range j.Header {
+		lower := strings.ToLower(name)
+		if strings.HasPrefix(lower, reservedPrefix) || strings.HasPrefix(lower, natsPrefix) {
+			return fmt.Errorf("%w: header %.80q is reserved", ErrBadJob, name)
+		}
+	}
+	if !j.Deadline.IsZero() && (!j.Deadline.After(now) || j.Deadline.After(now.Add(MaxDeadline))) {
+		return fmt.Errorf("%w: deadline %s is not within the next 30 days", ErrBadJob, formatTime(j.Deadline))
+	}
+	deadline := j.Deadline
+	if deadline.IsZero() {
+		deadline = now.Add(DefaultDeadline)
+	}
+	if !j.NotBefore.Before(deadline) {
+		return fmt.Errorf("%w: not-before %s is not before the deadline %s", ErrBadJob, formatTime(j.NotBefore), formatTime(deadline))
+	}
+	return nil
+}
+
+// consult reads what the ledger knows of the key.
+func (p *Publisher) consult(ctx context.Context, d *draft) error {
+	rec, err := p.record(ctx, d.job.Kind, Token(d.job.ID))
+	if rec == nil || err != nil {
+		return err
+	}
+	if rec.Payload != FingerprintOf(d.job.Payload) {
+		return fmt.Errorf("%w: kind %s, ID %.80q", ErrKeyConflict, d.job.Kind, d.job.ID)
+	}
+	d.receipt.Duplicate = true
+	if rec.Ended() {
+		d.receipt.State, d.receipt.Reason, d.receipt.Result = rec.State, rec.Reason, rec.Result
+	}
+	return nil
+}
+
+// record reads the record of a key; nil if there is none.
+func (p *Publisher) record(ctx context.Context, kind, token string) (*Record, error) {
+	e, err := p.ledger.Get(ctx, RecordKey(kind, token))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: read the record of kind %s: %w", errAway, kind, err)
+	}
+	return DecodeRecord(e.Value())
+}
+
+// settle turns the server's answer into a receipt.
+func (p *Publisher) settle(ctx context.Context, d *draft, ack *jetstream.PubAck, err error) (Receipt, error) {
+	const tries = 5
+	for try := 0; ; try++ {
+		if err == nil && !ack.Duplicate {
+			d.receipt.Seq = ack.Sequence
+			return d.receipt, nil
+		}
+		if err != nil && !queuedAlready(err) {
+			return d.receipt, fmt.Errorf("publish %s %.80q: %w", d.job.Kind, d.job.ID, publishError(err))
+		}
+		found, ferr := p.compare(ctx, d)
+		if found || ferr != nil {
+			return d.receipt, ferr
+		}
+		if err == nil {
+			d.receipt.Duplicate, d.receipt.Unverified = true, true
+			return d.receipt, nil
+		}
+		if try == tries {
+			return d.receipt, fmt.Errorf("publish %s %.80q: %w", d.job.Kind, d.job.ID, publishError(err))
+		}
+		// The queued job that refused this one was acknowledged just now.
+		if err := pause(ctx, time.Duration(1<<try)*5*time.Millisecond); err != nil {
+			return d.receipt, fmt.Errorf("publish %s: %w: %w", d.job.Kind, ErrUnconfirmed, err)
+		}
+		ack, err = p.js.PublishMsg(ctx, d.msg)
+	}
+}
+
+// compare fills the receipt of a duplicate from the job that is queued or the
+// record of its key, and reports whether there was either.
+func (p *Publisher) compare(ctx context.Context, d *draft) (found bool, err error) {
+	queued, err := p.jobs.GetLastMsgForSubject(ctx, d.msg.Subject)
+	switch {
+	case err == nil && FingerprintOf(queued.Data) != FingerprintOf(d.job.Payload):
+		return true, fmt.Errorf("%w: kind %s, ID %.80q is queued with another payload", ErrKeyConflict, d.job.Kind, d.job.ID)
+	case err == nil:
+		d.receipt.Seq, d.receipt.Duplicate = queued.Sequence, true
+		return true, nil
+	case !errors.Is(err, jetstream.ErrMsgNotFound):
+		return false, fmt.Errorf("%w: look for the queued job: %w", errAway, err)
+	}
+	if err := p.consult(ctx, d); err != nil {
+		return true, err
+	}
+	return d.receipt.Duplicate, nil
+}
+
+// connect looks up what the publisher needs, once.
+func (p *Publisher) connect(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.jobs != nil {
+		return nil
+	}
+	kinds := map[string]Kind{}
+	for _, k := range p.Kinds {
+		n, err := k.Normal()
+		if err != nil {
+			return err
+		}
+		kinds[n.Name] = n
+	}
+	js, err := jetstream.New(p.Conn, jetstream.WithPublishAsyncTimeout(10*time.Second))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBadJob, err)
+	}
+	ledger, err := js.KeyValue(ctx, p.Topology.LedgerBucket())
+	if err != nil {
+		return awayOr(notProvisioned(err))
+	}
+	jobs, err := js.Stream(ctx, p.Topology.JobsStream())
+	if err != nil {
+		return awayOr(notProvisioned(err))
+	}
+	p.js, p.kinds, p.ledger, p.jobs = js, kinds, ledger, jobs
+	return nil
+}
+
+// errAway is a server that cannot be reached before anything was published.
+var errAway = fmt.Errorf("%w; nothing was stored", ErrUnavailable)
+
+func awayOr(err error) error {
+	if errors.Is(err, ErrNoTopology) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errAway, err)
+}
+
+// queuedAlready reports whether a publish was refused because a message waits
+// on the same subject.
+func queuedAlready(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && strings.Contains(api.Description, "per subject")
+}
+
+// Error codes of nats-server, see server/errors.json there.
+const (
+	codeAccountResources = 10002
+	codeNoResources      = 10023
+	codeNoMemory         = 10028
+	codeNoStorage        = 10047
+	codeTooLarge         = 10054
+	codeStoreFailed      = 10077
+)
+
+func publishError(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &api):
+		switch api.ErrorCode {
+		case codeStoreFailed, codeAccountResources, codeNoResources, codeNoMemory, codeNoStorage:
+			return fmt.Errorf("%w: %w", ErrStreamFull, err)
+		case codeTooLarge:
+			return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		}
+		return err
+	case errors.Is(err, nats.ErrMaxPayload):
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("%w (%w)", ErrNoTopology, err)
+	}
+	return fmt.Errorf("%w: %w; publish it again with the same ID", ErrUnconfirmed, err)
+}
+
+// wireSize is what the server counts against a stream's largest message.
+func wireSize(m *nats.Msg) int64 {
+	const frame = len("NATS/1.0\r\n\r\n")
+	size := frame + len(m.Data)
+	for name, values := range m.Header {
+		for _, v := range values {
+			size += len(name) + len(": \r\n") + len(v)
+		}
+	}
+	return int64(size)
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,159 @@
+package mulligan
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// State is how far the job of a key has come, as its record says.
+type State string
+
+const (
+	// Live: it is queued, running or waiting for a short retry.
+	Live State = "live"
+	// Parked: a scheduled message brings it back.
+	Parked State = "parked"
+	// Spent: it will not be tried again, and waits for a scheduler.
+	Spent State = "spent"
+	// Dead: it is in a dead letter.
+	Dead State = "dead"
+	// Done: it succeeded, and its result is recorded.
+	Done State = "done"
+)
+
+// A Record is what the ledger knows of one key. It is the truth for attempts
+// and history; how often a server delivered a message is not.
+//
+// A pure key has no record before its first failure.
+type Record struct {
+	State   State       `json:"state"`
+	Payload Fingerprint `json:"payload"` // of the payload as published
+	// Attempts and Spent count since the job was published or last replayed:
+	// handler calls, and what they took plus the delays that the policy chose.
+	Attempts int           `json:"attempts"`
+	Spent    time.Duration `json:"spent_ns"`
+	// Starts counts starts of redelivered messages since the last recorded end.
+	Starts int `json:"starts,omitempty"`
+	// Move is the last move decided; Reason why the key is spent or dead.
+	Move   *Move  `json:"move,omitempty"`
+	Reason Reason `json:"reason,omitempty"`
+	// Changed is the payload to try next, if not the published one; Changes has
+	// the fingerprints of all that were asked for.
+	Changed []byte        `json:"changed,omitempty"`
+	Changes []Fingerprint `json:"changes,omitempty"`
+	// History has the newest attempts and deferrals, oldest first, over all
+	// replays.
+	History []Attempt `json:"history,omitempty"`
+	Result  *Result   `json:"result,omitempty"`
+}
+
+// A Verb is what a move does with a message.
+type Verb string
+
+const (
+	Nak   Verb = "nak"   // redeliver the same message after a delay
+	Park  Verb = "park"  // store it as a schedule
+	Defer Verb = "defer" // park, without having used an attempt
+	Spend Verb = "spend" // hand it to a scheduler
+)
+
+// A Move is what was decided for one message.
+type Move struct {
+	Address   string    `json:"address"` // stream:sequence of the message
+	Verb      Verb      `json:"verb"`
+	Reason    Reason    `json:"reason,omitempty"`
+	Due       time.Time `json:"due,omitzero"`
+	ErrorType string    `json:"error_type,omitempty"`
+	Error     string    `json:"error,omitempty"`
+}
+
+// An Attempt is one call of the handler, or one deferral, and what followed.
+type Attempt struct {
+	Number    int           `json:"number"` // 0 is a deferral before the first attempt
+	Run       string        `json:"run"`    // identifies this call: a write tried again must not count it twice
+	At        time.Time     `json:"at"`
+	Took      time.Duration `json:"took_ns"`
+	ErrorType string        `json:"error_type,omitempty"`
+	Error     string        `json:"error,omitempty"`
+	Verb      Verb          `json:"verb,omitempty"`
+	Reason    Reason        `json:"reason,omitempty"`
+	Delay     time.Duration `json:"delay_ns,omitempty"`
+}
+
+// A Result is what a handler returned. One over [MaxResult] is not kept: its
+// size and fingerprint are.
+type Result struct {
+	Data        []byte      `json:"data,omitempty"`
+	Size        int         `json:"size"`
+	Fingerprint Fingerprint `json:"fingerprint"`
+	TooLarge    bool        `json:"too_large,omitempty"`
+	At          time.Time   `json:"at"`
+}
+
+// What a record holds at most, in bytes and entries.
+const (
+	MaxResult  = 64 << 10
+	MaxChanged = 256 << 10
+	maxHistory = 32
+	maxError   = 512
+)
+
+// NewResult makes the record's form of a handler's result.
+func NewResult(data []byte, at time.Time) *Result {
+	r := &Result{Data: data, Size: len(data), Fingerprint: FingerprintOf(data), At: at}
+	if r.Size > MaxResult {
+		r.Data, r.TooLarge = nil, true
+	}
+	return r
+}
+
+// Ended reports whether the key is spent, dead or done: whether only a replay
+// can run it again.
+func (r *Record) Ended() bool { return r.State == Spent || r.State == Dead || r.State == Done }
+
+// Note adds a to the history, which forgets its oldest entries.
+func (r *Record) Note(a Attempt) {
+	a.Error = clean(a.Error)
+	r.History = append(r.History, a)
+	if extra := len(r.History) - maxHistory; extra > 0 {
+		r.History = append([]Attempt(nil), r.History[extra:]...)
+	}
+}
+
+// Noted returns the history's entry for a run, or nil: a compare-and-set whose
+// answer was lost finds its own work here.
+func (r *Record) Noted(run string) *Attempt {
+	for i := range r.History {
+		if r.History[i].Run == run {
+			return &r.History[i]
+		}
+	}
+	return nil
+}
+
+// Last returns the newest entry of the history, or the zero Attempt.
+func (r *Record) Last() Attempt {
+	if len(r.History) == 0 {
+		return Attempt{}
+	}
+	return r.History[len(r.History)-1]
+}
+
+// Encode returns the stored form of r.
+func (r *Record) Encode() []byte {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // strings, numbers and bytes only
+	}
+	return b
+}
+
+// DecodeRecord reads what Encode wrote.
+func DecodeRecord(b []byte) (*Record, error) {
+	r := new(Record)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("decode record: %w", err)
+	}
+	return r, nil
+}

@@ -1,0 +1,236 @@
+package mulligan
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/nats-io/nats.go"
+)
+
+// The headers of a job, as its publisher writes them.
+const (
+	headerUser        = "Mulligan-User"
+	headerTask        = "Mulligan-Task"
+	headerID          = "Mulligan-Id" // for people: the ID where the token encodes it
+	headerDeadline    = "Mulligan-Deadline"
+	headerNotBefore   = "Mulligan-Not-Before"
+	headerContentType = "Content-Type"
+	headerTraceParent = "traceparent"
+)
+
+// The headers that only workers, schedulers and replays write. What a stranger
+// writes under these names on the stream of jobs is dropped when it is read.
+const (
+	headerPublished = "Mulligan-Published" // when the job was stored first, or last replayed
+	headerReplay    = "Mulligan-Replay"    // the address of the letter that was replayed
+	headerKind      = "Mulligan-Kind"
+	headerToken     = "Mulligan-Token"
+	headerReason    = "Mulligan-Reason"
+	headerErrorType = "Mulligan-Error-Type"
+	headerError     = "Mulligan-Error"
+	headerAttempts  = "Mulligan-Attempts"
+	headerHistory   = "Mulligan-History"
+	headerBuriedAt  = "Mulligan-Buried-At"
+)
+
+const (
+	reservedPrefix = "mulligan-"
+	natsPrefix     = "nats-"
+)
+
+// An Envelope is a job as it lies in a stream. Moves carry it unchanged.
+type Envelope struct {
+	Job
+	Token     string    // the ID's form in subjects and keys
+	Published time.Time // when it was stored first, or last replayed
+	Replay    string    // the address of the letter that it was replayed from
+	published nats.Header
+}
+
+// Fingerprint identifies the payload as published.
+func (e *Envelope) Fingerprint() Fingerprint { return FingerprintOf(e.Payload) }
+
+// RecordKey is the key of the job's record in the ledger.
+func (e *Envelope) RecordKey() string { return RecordKey(e.Kind, e.Token) }
+
+// RecordKey is the ledger's key for a kind and token.
+func RecordKey(kind, token string) string { return kind + "." + token }
+
+// SplitSubject returns the kind and token at the end of a subject that begins
+// with prefix and a dot.
+func SplitSubject(prefix, subject string) (kind, token string) {
+	rest := strings.TrimPrefix(subject, prefix+".")
+	if i := strings.LastIndexByte(rest, '.'); i >= 0 {
+		return rest[:i], rest[i+1:]
+	}
+	return rest, ""
+}
+
+// encodeJob writes the headers of j as its publisher does.
+func encodeJob(j *Job) nats.Header {
+	h := nats.Header{}
+	for name, values := range j.Header {
+		h[name] = values
+	}
+	set := func(name, value string) {
+		if value != "" {
+			h.Set(name, value)
+		}
+	}
+	if Token(j.ID) != j.ID {
+		set(headerID, j.ID)
+	}
+	set(headerUser, j.User)
+	set(headerTask, j.Task)
+	set(headerContentType, j.ContentType)
+	set(headerTraceParent, j.TraceParent)
+	set(headerDeadline, formatTime(j.Deadline))
+	set(headerNotBefore, formatTime(j.NotBefore))
+	return h
+}
+
+// OpenJob reads a message of the stream of jobs, stored at a time. What is not
+// a job comes back with an error and what could be read of it, so that it can
+// be buried whole. Headers are read without regard to case.
+func OpenJob(kind, token string, m *nats.Msg, stored time.Time) (Envelope, error) {
+	e, err := open(kind, token, m)
+	e.Replay = lookup(m.Header, headerReplay)
+	if err == nil && e.Deadline.IsZero() {
+		e.Deadline = stored.Add(DefaultDeadline)
+	}
+	if longest := stored.Add(MaxDeadline); e.Deadline.After(longest) {
+		e.Deadline = longest
+	}
+	e.Published = stored
+	return e, err
+}
+
+// OpenMoved reads a message that a worker or scheduler has moved.
+func OpenMoved(kind, token string, m *nats.Msg) (Envelope, error) {
+	e, err := open(kind, token, m)
+	published, perr := parseTime(headerPublished, lookup(m.Header, headerPublished))
+	if err == nil {
+		err = perr
+	}
+	e.Published = published
+	if err == nil && e.Deadline.IsZero() {
+		e.Deadline = published.Add(DefaultDeadline)
+	}
+	return e, err
+}
+
+func open(kind, token string, m *nats.Msg) (Envelope, error) {
+	e := Envelope{Token: token, published: publishedHeader(m.Header)}
+	get := func(name string) string { return lookup(m.Header, name) }
+	e.Job = Job{Kind: kind, User: get(headerUser), Task: get(headerTask), Payload: m.Data,
+		ContentType: get(headerContentType), TraceParent: get(headerTraceParent), Header: e.published}
+	var err error
+	if e.ID, err = ParseToken(token); err != nil {
+		e.ID = token
+		return e, err
+	}
+	if id := get(headerID); id != "" && id != e.ID {
+		return e, fmt.Errorf("%w: header %s %.80q is not the subject's ID", ErrBadJob, headerID, id)
+	}
+	if e.Deadline, err = parseTime(headerDeadline, get(headerDeadline)); err != nil {
+		return e, err
+	}
+	if e.NotBefore, err = parseTime(headerNotBefore, get(headerNotBefore)); err != nil {
+		return e, err
+	}
+	return e, checkTexts(&e.Job)
+}
+
+func checkTexts(j *Job) error {
+	for _, f := range []struct{ name, value string }{
+		{"user", j.User}, {"task", j.Task}, {"content type", j.ContentType}, {"traceparent", j.TraceParent},
+	} {
+		if why := badText(f.value); why != "" {
+			return fmt.Errorf("%w: %s %.80q %s", ErrBadJob, f.name, f.value, why)
+		}
+	}
+	return nil
+}
+
+// Moved returns the message that carries e to another subject.
+func (e *Envelope) Moved(subject string) *nats.Msg {
+	h := nats.Header{}
+	for name, values := range e.published {
+		h[name] = values
+	}
+	h.Set(headerPublished, formatTime(e.Published))
+	return &nats.Msg{Subject: subject, Header: h, Data: e.Payload}
+}
+
+// publishedHeader returns what the publisher wrote: all but what the server and
+// the moves add, each known name written one way.
+func publishedHeader(from nats.Header) nats.Header {
+	own := map[string]string{}
+	for _, name := range []string{headerUser, headerTask, headerID, headerDeadline, headerNotBefore, headerContentType, headerTraceParent} {
+		own[strings.ToLower(name)] = name
+	}
+	h := nats.Header{}
+	for name, values := range from {
+		lower := strings.ToLower(name)
+		if canonical, ok := own[lower]; ok {
+			h[canonical] = append(h[canonical], values...)
+			continue
+		}
+		if !strings.HasPrefix(lower, reservedPrefix) && !strings.HasPrefix(lower, natsPrefix) {
+			h[name] = values
+		}
+	}
+	return h
+}
+
+// lookup returns the first value of a header, without regard to case.
+func lookup(h nats.Header, name string) string {
+	if v := h.Get(name); v != "" {
+		return v
+	}
+	for n, values := range h {
+		if strings.EqualFold(n, name) && len(values) > 0 {
+			return values[0]
+		}
+	}
+	return ""
+}
+
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+func parseTime(name, s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return t, fmt.Errorf("%w: header %s %.40q is not a time such as 2006-01-02T15:04:05Z", ErrBadJob, name, s)
+	}
+	return t, nil
+}
+
+// clean makes an error's text fit for one line of a header.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	s = strings.TrimSpace(s)
+	if len(s) > maxError {
+		s = strings.ToValidUTF8(s[:maxError], "") + "…"
+	}
+	return s
+}
+
+// Address is where a message lies: the name of its stream and its sequence.
+func Address(stream string, seq uint64) string { return stream + ":" + strconv.FormatUint(seq, 10) }
