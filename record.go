@@ -34,7 +34,9 @@ type Record struct {
 	Attempts int           `json:"attempts"`
 	Spent    time.Duration `json:"spent_ns"`
 	// Starts counts starts of redelivered messages since the last recorded end.
-	Starts int `json:"starts,omitempty"`
+	// Start identifies the last one.
+	Starts int    `json:"starts,omitempty"`
+	Start  string `json:"start,omitempty"`
 	// Move is the last move decided; Reason why the key is spent or dead.
 	Move   *Move  `json:"move,omitempty"`
 	Reason Reason `json:"reason,omitempty"`

@@ -124,9 +124,9 @@ func (u *Users) serve(ctx context.Context, user string) {
 func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, error) {
 	places := make([]Place, len(line))
 	err := u.bucket.Update(ctx, "budget", "user."+mulligan.Token(user), func(value []byte) (cas.Change, error) {
-		s, err := decodeUser(value)
-		if err != nil {
-			return cas.Change{}, err
+		var s UserState
+		if json.Unmarshal(value, &s) != nil {
+			s = UserState{} // no value, or not one of ours: a fresh allowance, still bounded
 		}
 		now := time.Now()
 		for i, a := range line {
@@ -159,15 +159,4 @@ func (s *UserState) take(r Rate, a *ask, now time.Time) Place {
 		s.Granted++
 	}
 	return Place{At: at}
-}
-
-func decodeUser(value []byte) (UserState, error) {
-	var s UserState
-	if value == nil {
-		return s, nil
-	}
-	if err := json.Unmarshal(value, &s); err != nil {
-		return s, fmt.Errorf("decode user's budget: %w", err)
-	}
-	return s, nil
 }

@@ -1,0 +1,106 @@
+package consumer
+
+import (
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// maxStarts is how many recorded starts without an end a key may have. The
+// first delivery of a job is not recorded, so this many and one more processes
+// have ended in its handler when it is spent as crashed.
+const maxStarts = 2
+
+// facts are what admit needs to know of a message besides the record.
+type facts struct {
+	address   string
+	payload   mulligan.Fingerprint
+	now       time.Time
+	deadline  time.Time
+	notBefore time.Time
+	again     bool   // delivered before
+	start     string // identifies this delivery's start
+	alone     bool   // no other suspect runs in this worker
+	fromJobs  bool   // lies in the stream of jobs, so it is not a retry that is due
+	policy    mulligan.Policy
+}
+
+// admit decides about a message before it runs, given the record of its key
+// (without a state if there is none), and notes in the record what must be
+// known if this process ends. It reports whether the record must be stored.
+func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
+	mine := r.Move != nil && r.Move.Address == f.address
+	switch {
+	case r.State == mulligan.Done && r.Payload == f.payload:
+		return verdict{verb: ack}, false
+	case r.State != "" && r.Payload != f.payload:
+		return verdict{verb: spend, reason: mulligan.KeyConflict, errText: "the key belongs to another payload"}, false
+	case mine && r.State == mulligan.Parked:
+		// The move was decided and interrupted.
+		return verdict{verb: park, due: r.Move.Due, reason: r.Move.Reason, errType: r.Move.ErrorType, errText: r.Move.Error}, false
+	case mine && r.Move.Verb == mulligan.Nak && r.Move.Due.After(f.now):
+		// Redelivered before its time, since it had been in hand for too long.
+		return verdict{verb: nak, due: f.now.Add(min(r.Move.Due.Sub(f.now), maxNak))}, false
+	case r.State == mulligan.Spent || r.State == mulligan.Dead:
+		// Interrupted, or a message that outlived the end of its key.
+		return ended(r), false
+	case !f.now.Before(f.deadline):
+		return decide(r, f, verdict{verb: spend, reason: mulligan.Expired}), true
+	case r.Attempts >= f.policy.Attempts:
+		return decide(r, f, verdict{verb: spend, reason: mulligan.AttemptsExhausted}), true
+	case r.Spent >= f.policy.Total:
+		return decide(r, f, verdict{verb: spend, reason: mulligan.TimeExhausted}), true
+	case f.fromJobs && f.now.Before(f.notBefore):
+		return decide(r, f, verdict{verb: deferred, reason: mulligan.NotYet, due: f.notBefore}), true
+	case f.fromJobs && !mine && r.Move != nil && r.Move.Due.After(f.now):
+		// The key is published again while its retry waits: it has its own time.
+		return verdict{verb: wait, reason: mulligan.InProgress, due: r.Move.Due.Add(f.policy.Timeout)}, false
+	case f.again && r.Start == f.start:
+		return verdict{verb: run}, false // noted before; the answer was lost
+	case f.again && r.Starts >= maxStarts:
+		return decide(r, f, verdict{verb: spend, reason: mulligan.Crashed, errType: "crashed", errText: "its handler ended the process again and again"}), true
+	case f.again && r.Starts > 0 && !f.alone:
+		return verdict{verb: suspect}, false
+	case f.again:
+		r.Starts, r.Start = r.Starts+1, f.start
+		begin(r, f)
+		return verdict{verb: run}, true
+	}
+	return verdict{verb: run}, false
+}
+
+// ended is the verdict on a message whose key is spent or dead.
+func ended(r *mulligan.Record) verdict {
+	v := verdict{verb: spend, reason: r.Reason}
+	if r.Move != nil {
+		v.errType, v.errText = r.Move.ErrorType, r.Move.Error
+	}
+	return v
+}
+
+func begin(r *mulligan.Record, f facts) {
+	if r.State == "" {
+		r.State, r.Payload = mulligan.Live, f.payload
+	}
+}
+
+// decide notes in the record what becomes of the message, so that whoever finds
+// it again finishes the same move.
+func decide(r *mulligan.Record, f facts, v verdict) verdict {
+	begin(r, f)
+	r.Move = &mulligan.Move{Address: f.address, Verb: mulligan.Verb(v.verb), Reason: v.reason, Due: v.due, ErrorType: v.errType, Error: v.errText}
+	switch v.verb {
+	case spend:
+		if v.errText == "" { // the last failure explains it best
+			last := r.Last()
+			r.Move.ErrorType, r.Move.Error = last.ErrorType, last.Error
+			v.errType, v.errText = last.ErrorType, last.Error
+		}
+		r.State, r.Reason, r.Changed = mulligan.Spent, v.reason, nil
+	case park, deferred:
+		r.State = mulligan.Parked
+	default:
+		r.State = mulligan.Live
+	}
+	return v
+}

@@ -1,0 +1,223 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/dedupe"
+)
+
+// unservedDelay is how long a job of a kind without a handler here stays away:
+// during a rolling upgrade another worker has it.
+const unservedDelay = time.Second
+
+// do takes one message through this worker: it is admitted, run, judged and
+// settled. ctx ends the handler.
+func (w *Worker) do(ctx context.Context, d *delivery) {
+	defer w.hand.drop(d)
+	if d.bad != nil {
+		v := verdict{verb: spend, reason: mulligan.Malformed, errType: "malformed", errText: d.bad.Error()}
+		w.report(d, 0, v)
+		w.carryOut(ctx, d, v)
+		return
+	}
+	k, ok := w.kinds[d.env.Kind]
+	if !ok {
+		w.Log.Warn().Str("kind", d.env.Kind).Str("id", d.env.ID).Dur("delay", unservedDelay).Msg("no handler for this kind here; given back")
+		w.Metrics.GivenBack(d.env.Kind, "no_handler")
+		w.nak(d, unservedDelay)
+		return
+	}
+	d.payload, d.policy = d.env.Fingerprint(), k.Policy
+	rec := new(mulligan.Record)
+	v := verdict{verb: run}
+	if !d.runsAtOnce(k.Effect, time.Now()) {
+		v, rec = w.admit(ctx, d)
+	}
+	if v.verb == suspect {
+		select {
+		case w.suspect <- struct{}{}:
+			defer func() { <-w.suspect }()
+			d.alone = true
+			v, rec = w.admit(ctx, d)
+		default:
+			v = verdict{verb: nak, due: time.Now().Add(unservedDelay)}
+		}
+	}
+	if v.verb == run {
+		v = w.attempt(ctx, k, d, rec)
+	}
+	w.carryOut(ctx, d, v)
+}
+
+// runsAtOnce reports whether the message needs no look at the record: a pure
+// job just published. Whatever else there is of its key, running is harmless.
+func (d *delivery) runsAtOnce(e mulligan.Effect, now time.Time) bool {
+	return e == mulligan.Pure && d.fromJobs && !d.again && d.env.Replay == "" && !now.Before(d.notBefore) && now.Before(d.deadline)
+}
+
+// admit asks the record of the key whether the message may run. While the
+// ledger cannot be reached the job waits here; nothing runs unprotected.
+func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mulligan.Record) {
+	decided := false // here, not by whoever had the message before
+	err := w.ledger.Update(ctx, "admit", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
+		d.now = time.Now()
+		v, store = admit(r, d.facts)
+		rec, decided = r, decided || store
+		return store
+	})
+	if err != nil {
+		return w.unrecorded(ctx, d, err), new(mulligan.Record)
+	}
+	if decided || v.reason == mulligan.KeyConflict {
+		w.report(d, rec.Attempts, v)
+	}
+	return v, rec
+}
+
+// attempt runs the handler once and judges the outcome.
+func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulligan.Record) verdict {
+	job := d.env.Job
+	job.Attempt, job.AttemptsMax = rec.Attempts+1, k.Policy.Attempts
+	if rec.Changed != nil {
+		job.Payload = rec.Changed
+	}
+	e := ending{run: nuid.Next(), started: time.Now(), effect: k.Effect, chance: chance{rand.Float64(), rand.Float64()}}
+	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
+	var result []byte
+	result, e.err = w.call(ctx, k.handler, &job, limit)
+	e.took = time.Since(e.started)
+	if e.err != nil && ctx.Err() != nil {
+		return w.interrupted(ctx, d)
+	}
+	w.Metrics.Attempt(k.Name, mulligan.ErrorType(e.err), e.took)
+	if e.err == nil {
+		return w.succeed(ctx, d, e, result, rec.State != "")
+	}
+	return w.fail(ctx, k, d, e)
+}
+
+// call calls the handler within a time limit. A panic is a failed attempt.
+func (w *Worker) call(ctx context.Context, h mulligan.Handler, job *mulligan.Job, limit time.Duration) (result []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			w.Log.Error().Str("kind", job.Kind).Str("id", job.ID).Int("attempt", job.Attempt).
+				Str("panic", fmt.Sprint(p)).Str("stack", string(debug.Stack())).Msg("handler panicked")
+			err = mulligan.Typed("panic", fmt.Errorf("panic: %v", p))
+		}
+	}()
+	return h.Handle(ctx, job)
+}
+
+// succeed records the success of a key that has, or needs, a record.
+func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []byte, recorded bool) verdict {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	last := ""
+	if recorded || e.effect != mulligan.Pure {
+		first := true
+		err := w.ledger.Update(ctx, "done", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
+			if r.Noted(e.run) != nil {
+				return false // stored before; the answer was lost
+			}
+			last = r.Last().ErrorType
+			e.facts = d.facts
+			first = succeed(r, e, result)
+			return first
+		})
+		if err != nil {
+			return w.unrecorded(ctx, d, err)
+		}
+		if !first {
+			return verdict{verb: ack}
+		}
+	}
+	w.Metrics.Done(d.env.Kind, last)
+	if last != "" {
+		w.tell(d, mulligan.Event{Event: mulligan.EventRecovered, ErrorType: last})
+		w.Log.Info().Str("kind", d.env.Kind).Str("id", d.env.ID).Str("reason", last).Msg("recovered")
+	}
+	return verdict{verb: ack}
+}
+
+// fail records a failed attempt and decides, asking the budgets for a retry.
+func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) verdict {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	asked := askOnce{w: w, k: k, d: d}
+	var v verdict
+	attempts := 0
+	err := w.ledger.Update(ctx, "fail", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
+		d.now = time.Now()
+		e.facts = d.facts
+		var err error
+		v, store, err = fail(r, e, func(v verdict) (grant, error) { return asked.grant(ctx, v, d.now) })
+		attempts = r.Attempts
+		return store && err == nil
+	})
+	asked.settle(v)
+	if err == nil {
+		err = asked.err
+	}
+	if err != nil {
+		return w.unrecorded(ctx, d, err)
+	}
+	w.report(d, attempts, v)
+	return v
+}
+
+// unrecorded is the verdict when the ledger could not be read or written.
+func (w *Worker) unrecorded(ctx context.Context, d *delivery, err error) verdict {
+	w.Metrics.LostEvidence(d.env.Kind)
+	w.Log.Error().Err(err).Str("kind", d.env.Kind).Str("id", d.env.ID).Msg("the record could not be changed; evidence is lost")
+	if errors.Is(err, dedupe.ErrUnreadable) {
+		v := verdict{verb: spend, reason: mulligan.InDoubt, errType: "unreadable_record", errText: err.Error()}
+		w.report(d, 0, v)
+		return v
+	}
+	return verdict{verb: nak}
+}
+
+// interrupted gives a job back whose handler was ended by the shutdown: it
+// costs no attempt, and its start is taken back.
+func (w *Worker) interrupted(ctx context.Context, d *delivery) verdict {
+	if d.again {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait/2)
+		defer cancel()
+		err := w.ledger.Update(ctx, "interrupted", d.env.RecordKey(), func(r *mulligan.Record) bool {
+			r.Starts = max(r.Starts-1, 0)
+			return r.State != ""
+		})
+		if err != nil {
+			w.Log.Warn().Err(err).Str("kind", d.env.Kind).Str("id", d.env.ID).Msg("start not taken back")
+		}
+	}
+	w.Metrics.GivenBack(d.env.Kind, "shutdown")
+	return verdict{verb: nak}
+}
+
+// afterwards returns a context for recording how a handler ended: it outlives
+// the end of the handlers for a little.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopWait/2, cancel) })
+	return late, func() {
+		stop()
+		cancel()
+	}
+}
+
+func natsMsg(m jetstream.Msg) *nats.Msg {
+	return &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()}
+}

@@ -1,0 +1,154 @@
+package consumer
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// verb is what becomes of a message.
+type verb string
+
+const (
+	run      verb = "run"     // call the handler
+	ack      verb = "ack"     // its work is done, or its key is
+	retry    verb = "retry"   // try again after a delay; under says how
+	nak      verb = "nak"     // the server redelivers it after the delay
+	park     verb = "park"    // it is stored as a schedule
+	deferred verb = "defer"   // parked, without having used an attempt
+	wait     verb = "wait"    // parked until another message of its key has had its turn
+	spend    verb = "spend"   // handed to the schedulers
+	suspect  verb = "suspect" // runs only while no other suspect does: it may be what ends the process
+)
+
+// verdict is the decision about one message.
+type verdict struct {
+	verb   verb
+	reason mulligan.Reason
+	delay  time.Duration // that the policy or the handler chose
+	due    time.Time     // when it comes back
+	// changed is the payload of the next attempt, if not the same again.
+	changed []byte
+	// errType and errText are of the failure behind the verdict.
+	errType, errText string
+}
+
+// attempt is a handler call that has ended, as the rules see it.
+type attempt struct {
+	Number int                    // 1 is the first
+	Spent  time.Duration          // what all attempts took, plus the delays chosen so far
+	Effect mulligan.Effect        // of the kind
+	Tried  []mulligan.Fingerprint // payloads tried, the published one first
+}
+
+// chance is what the jitter is made of; each is in [0,1).
+type chance struct{ u, v float64 }
+
+// maxChanges is how often a job may ask for another payload.
+const maxChanges = 2
+
+// judge says what becomes of a job after attempt a ended with err. It is the
+// whole rule of retrying, but for the budgets, the deadline and the choice
+// between a nak and a park: see under.
+func judge(p mulligan.Policy, a attempt, err error, c chance) verdict {
+	if err == nil {
+		return verdict{verb: ack}
+	}
+	v := verdict{errType: mulligan.ErrorType(err), errText: err.Error()}
+	var (
+		permanent *mulligan.PermanentError
+		unusable  *mulligan.UnusableError
+		changed   *mulligan.ChangedError
+		snooze    *mulligan.SnoozeError
+	)
+	switch {
+	case errors.As(err, &permanent):
+		return v.spent(mulligan.PermanentFailure)
+	case errors.As(err, &changed):
+		if reason := a.refuses(changed, err); reason != "" {
+			return v.spent(reason)
+		}
+		v.changed = changed.Payload
+	case errors.As(err, &unusable):
+		return v.spent(mulligan.NoChange)
+	case errors.As(err, &snooze):
+		v.verb, v.reason, v.delay = deferred, mulligan.Snoozed, snooze.Delay
+		return v
+	}
+	if a.Number >= p.Attempts {
+		return v.spent(mulligan.AttemptsExhausted)
+	}
+	v.verb, v.delay = retry, delay(p, a.Number, err, c)
+	if a.Spent+v.delay >= p.Total {
+		return v.spent(mulligan.TimeExhausted)
+	}
+	return v
+}
+
+func (v verdict) spent(why mulligan.Reason) verdict {
+	v.verb, v.reason, v.delay, v.changed = spend, why, 0, nil
+	return v
+}
+
+func delay(p mulligan.Policy, n int, err error, c chance) time.Duration {
+	var throttled *mulligan.ThrottledError
+	if errors.As(err, &throttled) {
+		return p.ThrottledDelay(n, throttled.Delay, c.u, c.v)
+	}
+	return p.Delay(n, c.u)
+}
+
+// refuses says why a changed payload is not tried, or nothing.
+func (a attempt) refuses(e *mulligan.ChangedError, err error) mulligan.Reason {
+	var notStarted *mulligan.NotStartedError
+	switch {
+	case a.Effect != mulligan.Pure && !errors.As(err, &notStarted):
+		return mulligan.PermanentFailure // the effect may have happened with the old payload
+	case len(e.Payload) > mulligan.MaxChanged:
+		return mulligan.PermanentFailure
+	case slices.Contains(a.Tried, mulligan.FingerprintOf(e.Payload)):
+		return mulligan.NoChange
+	case len(a.Tried) > maxChanges:
+		return mulligan.AttemptsExhausted
+	}
+	return ""
+}
+
+// maxNak is the longest delay for which a message keeps its place in the
+// consumer; longer ones are parked.
+const maxNak = 2 * time.Second
+
+// grant is what the budgets said to a retry.
+type grant struct {
+	now      time.Time
+	deadline time.Time
+	nak      bool      // this worker has room for one more nak of the kind
+	place    time.Time // when the user may retry; zero without a user
+	denied   bool      // the user has no place before the deadline
+}
+
+// under turns the wish to try again into what the budgets and the deadline
+// allow: nak, park, defer or spent. A retry that could not start before the
+// deadline is not planned.
+func (v verdict) under(g grant) verdict {
+	if v.verb != retry && v.verb != deferred {
+		return v
+	}
+	v.due = g.now.Add(v.delay)
+	switch {
+	case g.denied:
+		return v.spent(mulligan.UserBudget)
+	case !v.due.Before(g.deadline):
+		return v.spent(mulligan.Expired)
+	case v.verb == deferred:
+	case g.place.After(v.due):
+		v.verb, v.reason, v.due = deferred, mulligan.UserBudget, g.place
+	case v.delay <= maxNak && g.nak:
+		v.verb = nak
+	default:
+		v.verb = park
+	}
+	return v
+}

@@ -1,0 +1,255 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+const (
+	maxPull  = 500             // messages asked for at once
+	pullWait = time.Second     // how long one pull waits for more; also how long a shutdown waits for it
+	pullSpan = time.Second     // of work that is fetched ahead
+	holdWait = time.Second     // between looks whether fresh jobs may be pulled again
+	maxPause = 5 * time.Second // between pulls that fail
+)
+
+// lane runs the jobs of one downstream: fresh ones and retries that are due are
+// pulled apart, so that neither crowds out the other, and share its slots.
+type lane struct {
+	w          *Worker
+	downstream string
+	slots      int
+	fresh, due *source
+	pace       pace
+}
+
+// source is a consumer and what was pulled from it.
+type source struct {
+	consumer jetstream.Consumer
+	stream   string
+	root     string // of its subjects
+	jobs     bool
+	pulled   chan *delivery
+
+	mu    sync.Mutex
+	moved *sync.Cond // some of stock has started
+	stock int        // pulled and not begun
+}
+
+func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
+	l := &lane{w: w, downstream: downstream, slots: w.concurrency(downstream)}
+	l.fresh = newSource(w.Topology.JobsStream(), w.Topology.JobsRoot(), true)
+	l.due = newSource(w.Topology.RetriesStream(), w.Topology.DueRoot(), false)
+	for _, s := range []*source{l.fresh, l.due} {
+		if err := s.attach(ctx, w.js, downstream); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func newSource(stream, root string, jobs bool) *source {
+	// Both loops together never pull more than this ahead, so sending never blocks.
+	s := &source{stream: stream, root: root, jobs: jobs, pulled: make(chan *delivery, 4*maxPull)}
+	s.moved = sync.NewCond(&s.mu)
+	return s
+}
+
+func (s *source) attach(ctx context.Context, js jetstream.JetStream, downstream string) error {
+	c, err := js.Consumer(ctx, s.stream, mulligan.DurableName(downstream))
+	if err == nil {
+		s.consumer = c
+	}
+	return err
+}
+
+// run pulls and runs jobs until ctx ends and those begun have ended; hard ends
+// the handlers. Two overlapping pulls per source keep the slots fed.
+func (l *lane) run(ctx, hard context.Context) {
+	var pulls, slots sync.WaitGroup
+	for _, s := range []*source{l.fresh, l.due} {
+		wake := context.AfterFunc(ctx, s.wake)
+		defer wake()
+		for range 2 {
+			pulls.Go(func() { l.pull(ctx, s) })
+		}
+	}
+	for range l.slots {
+		slots.Go(func() { l.slot(ctx, hard) })
+	}
+	pulls.Wait()
+	for _, s := range []*source{l.fresh, l.due} {
+		close(s.pulled)
+		for d := range s.pulled {
+			l.giveBack(d, "shutdown")
+		}
+	}
+	slots.Wait()
+}
+
+// slot runs one job after the other.
+func (l *lane) slot(ctx, hard context.Context) {
+	for ctx.Err() == nil {
+		var d *delivery
+		select {
+		case d = <-l.fresh.pulled:
+		case d = <-l.due.pulled:
+		case <-ctx.Done():
+			return
+		}
+		if d == nil { // closed
+			return
+		}
+		d.from.took()
+		if ctx.Err() != nil {
+			l.giveBack(d, "shutdown")
+			return
+		}
+		if l.w.hand.begin(d, time.Now()) {
+			start := time.Now()
+			l.w.do(hard, d)
+			l.pace.note(time.Since(start))
+		}
+		l.w.Metrics.InHand(l.downstream, -1)
+	}
+}
+
+func (l *lane) giveBack(d *delivery, why string) {
+	if l.w.hand.begin(d, time.Now()) {
+		_ = d.msg.Nak() // lost, it comes back after AckWait
+		l.w.hand.drop(d)
+		l.w.Metrics.GivenBack(d.env.Kind, why)
+	}
+	l.w.Metrics.InHand(l.downstream, -1)
+}
+
+// pull fetches messages of one source until ctx ends.
+func (l *lane) pull(ctx context.Context, s *source) {
+	for fails := 0; ctx.Err() == nil; {
+		if s.jobs && l.w.holding.Load() {
+			_ = pause(ctx, holdWait)
+			continue
+		}
+		n := max(l.pace.ahead(l.slots)/2, 1)
+		if !s.await(ctx, n) {
+			return
+		}
+		err := l.fetch(ctx, s, n)
+		if err == nil {
+			fails = 0
+			continue
+		}
+		fails++
+		l.recover(ctx, s, err, fails)
+	}
+}
+
+// fetch pulls up to n messages. What arrives after ctx has ended is given back.
+func (l *lane) fetch(ctx context.Context, s *source, n int) error {
+	batch, err := s.consumer.Fetch(n, jetstream.FetchMaxWait(pullWait))
+	if err != nil {
+		return err
+	}
+	for msg := range batch.Messages() {
+		d := s.open(msg, time.Now())
+		l.w.hand.add(d)
+		l.w.Metrics.InHand(l.downstream, 1)
+		if ctx.Err() != nil {
+			l.giveBack(d, "shutdown")
+			continue
+		}
+		s.add()
+		s.pulled <- d
+	}
+	return batch.Error()
+}
+
+// recover waits after a pull that failed, and makes the consumer again if
+// somebody has deleted it.
+func (l *lane) recover(ctx context.Context, s *source, err error, fails int) {
+	if ctx.Err() != nil {
+		return
+	}
+	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
+		err = errors.Join(err, l.w.Topology.EnsureConsumers(ctx, l.w.js, []string{l.downstream}))
+	}
+	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.stream).Msg("pull; trying again")
+	_ = pause(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))
+}
+
+func (s *source) add() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stock++
+}
+
+func (s *source) took() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stock--
+	s.moved.Broadcast()
+}
+
+func (s *source) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moved.Broadcast()
+}
+
+// await blocks while n or more messages wait here, and reports false once ctx
+// has ended.
+func (s *source) await(ctx context.Context, n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.stock >= n && ctx.Err() == nil {
+		s.moved.Wait()
+	}
+	return ctx.Err() == nil
+}
+
+// pace remembers how long the last jobs took. It is safe for concurrent use.
+type pace struct {
+	mu   sync.Mutex
+	took [64]time.Duration
+	n    int
+}
+
+func (p *pace) note(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.took[p.n%len(p.took)] = d
+	p.n++
+}
+
+// ahead is how many messages to have pulled: what the slots start within a
+// second, going by the slowest twentieth of the last jobs.
+func (p *pace) ahead(slots int) int {
+	p.mu.Lock()
+	last := slices.Clone(p.took[:min(p.n, len(p.took))])
+	p.mu.Unlock()
+	if len(last) == 0 {
+		return slots
+	}
+	slices.Sort(last)
+	slow := max(last[len(last)*95/100], time.Microsecond)
+	return min(max(int(float64(slots)*float64(pullSpan)/float64(slow)), slots), maxPull)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,172 @@
+package consumer
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/call"
+)
+
+// carryOut does what the verdict says. Every move stores at the destination
+// before it acknowledges the origin: a crash between the two repeats the move,
+// which is recognised by its id; the other order loses the job.
+func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
+	ctx = context.WithoutCancel(ctx) // what is decided is carried out, also at shutdown
+	switch v.verb {
+	case ack:
+		if err := call.Err(ctx, "ack", func() error { return d.msg.Ack() }); err != nil {
+			w.unmoved(d, v, err)
+		}
+	case nak:
+		if err := call.Err(ctx, "nak", func() error { return w.nak(d, time.Until(v.due)) }); err != nil {
+			w.unmoved(d, v, err)
+		}
+	case park, deferred:
+		w.move(ctx, d, v, w.parked(d, "park:", v.due))
+	case wait:
+		w.move(ctx, d, v, w.parked(d, "wait:", v.due))
+	case spend:
+		w.move(ctx, d, v, w.spent(d, v))
+	}
+}
+
+// nak has the server redeliver the message after a delay; none is at once.
+func (w *Worker) nak(d *delivery, delay time.Duration) error {
+	if delay <= 0 {
+		return d.msg.Nak()
+	}
+	return d.msg.NakWithDelay(delay)
+}
+
+// successor is a message to store before its origin is acknowledged.
+type successor struct {
+	msg  *nats.Msg
+	opts []jetstream.PublishOpt
+}
+
+// parked is the schedule that brings the message back when it is due. Its
+// subject ends with the origin's address, since publishing on a subject where a
+// schedule waits would replace it.
+func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
+	t := w.Topology
+	origin := durableAddress(d.address)
+	return successor{
+		msg: d.env.Moved(mulligan.Subject(t.AtRoot(), d.env.Kind, d.env.Token) + "." + origin),
+		opts: []jetstream.PublishOpt{
+			jetstream.WithMsgID(move + d.address),
+			jetstream.WithScheduleAt(due),
+			jetstream.WithScheduleTarget(mulligan.Subject(t.DueRoot(), d.env.Kind, d.env.Token)),
+		},
+	}
+}
+
+// spent is the message that hands the job to the schedulers.
+func (w *Worker) spent(d *delivery, v verdict) successor {
+	subject := mulligan.Subject(w.Topology.SpentRoot(), d.env.Kind, mulligan.SafeToken(d.env.Token))
+	m := mulligan.Move{Verb: mulligan.Spend, Reason: v.reason, ErrorType: v.errType, Error: v.errText}
+	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID("spend:" + d.address)}}
+}
+
+// move stores the successor, then acknowledges the origin for certain. While
+// the server is away it tries again for a while; after that the message comes
+// back by itself, and whoever gets it finishes the move.
+func (w *Worker) move(ctx context.Context, d *delivery, v verdict, s successor) {
+	err := stubborn(ctx, func(ctx context.Context) error {
+		return call.Err(ctx, string(v.verb)+".publish", func() error {
+			_, err := w.js.PublishMsg(ctx, s.msg, s.opts...)
+			return err
+		})
+	})
+	if err == nil {
+		err = stubborn(ctx, func(ctx context.Context) error {
+			return call.Err(ctx, string(v.verb)+".ack", func() error { return d.msg.DoubleAck(ctx) })
+		})
+	}
+	if err != nil {
+		w.unmoved(d, v, err)
+	}
+}
+
+const (
+	moveFor    = 20 * time.Second // how long one step of a move is tried, below the grace period
+	answerWait = 5 * time.Second  // for one answer
+)
+
+// stubborn repeats do until it works or the time for a move is over.
+func stubborn(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, moveFor)
+	defer cancel()
+	for try := 1; ; try++ {
+		err := within(ctx, answerWait, do)
+		if err == nil || pause(ctx, time.Duration(try)*100*time.Millisecond) != nil {
+			return err
+		}
+	}
+}
+
+func within(ctx context.Context, d time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return do(ctx)
+}
+
+func (w *Worker) unmoved(d *delivery, v verdict, err error) {
+	w.Log.Error().Err(err).Str("kind", d.env.Kind).Str("id", d.env.ID).Str("verb", string(v.verb)).
+		Msg("move interrupted; the message comes back and the move is finished then")
+}
+
+// durableAddress is an address as one token of a subject.
+func durableAddress(address string) string {
+	b := []byte(address)
+	for i, c := range b {
+		if c == ':' {
+			b[i] = '-'
+		}
+	}
+	return string(b)
+}
+
+// report says what was decided about a job: one log line, one count, one event.
+func (w *Worker) report(d *delivery, attempt int, v verdict) {
+	kind := d.env.Kind
+	reason, delay := string(v.reason), time.Duration(0)
+	if reason == "" {
+		reason = v.errType
+	}
+	if !v.due.IsZero() {
+		delay = time.Until(v.due)
+	}
+	level, what := w.Log.Info(), ""
+	switch v.verb {
+	case nak, park:
+		what = mulligan.EventRetry
+		w.Metrics.Retry(kind, v.errType, mulligan.Verb(v.verb))
+	case deferred:
+		what = mulligan.EventDeferred
+		w.Metrics.Deferred(kind, v.reason)
+	case spend:
+		what = mulligan.EventSpent
+		w.Metrics.Spent(kind, v.reason)
+	default:
+		return
+	}
+	level.Str("kind", kind).Str("id", d.env.ID).Int("attempt", attempt).Str("reason", reason).Dur("delay", delay).
+		Str("verb", string(v.verb)).Str("error", v.errText).Msg(what)
+	w.tell(d, mulligan.Event{Event: what, Attempt: attempt, Verb: mulligan.Verb(v.verb), Reason: v.reason, Delay: delay,
+		ErrorType: v.errType, Error: v.errText})
+}
+
+// tell sends a copy of what happened to whoever observes. It may be lost.
+func (w *Worker) tell(d *delivery, e mulligan.Event) {
+	e.At, e.Kind, e.ID = time.Now(), d.env.Kind, d.env.ID
+	b, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
+	_ = w.Conn.Publish(mulligan.Subject(w.Topology.EventsRoot(), d.env.Kind, mulligan.SafeToken(d.env.Token)), b) // a copy only
+}

@@ -1,0 +1,274 @@
+// Package consumer runs jobs: it pulls them by downstream, admits them, calls
+// their handlers, judges the outcome and settles it, so that a message is
+// acknowledged only when its work is done, its successor is stored, or the
+// record of its key says that it is done with this payload.
+//
+// Reading order: Worker.Run, lane.run, Worker.do, admit, judge, fail, carryOut.
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
+	"github.com/mulligan-queue/mulligan/dedupe"
+	"github.com/mulligan-queue/mulligan/metrics"
+)
+
+// A Worker runs the jobs of the kinds that it handles. Set its fields and call
+// Handle before Run. Any number of workers share the work.
+type Worker struct {
+	// Conn is required. Its options should have MaxReconnects(-1).
+	Conn *nats.Conn
+	// Topology names the streams; the zero Topology is the default.
+	Topology mulligan.Topology
+	// Concurrency is how many jobs of one downstream run at once; zero means 16.
+	Concurrency int
+	// Downstreams overrides settings by downstream.
+	Downstreams map[string]Downstream
+	// Grace is how long Run waits for jobs in hand once its context has ended;
+	// zero means 25 seconds.
+	Grace time.Duration
+	// UserRate bounds the retries of each user over all kinds.
+	UserRate budget.Rate
+	// Metrics may be nil.
+	Metrics *metrics.Metrics
+	// Log is silent as its zero value.
+	Log zerolog.Logger
+
+	kinds    map[string]handled
+	declared error // the first bad declaration
+
+	js      jetstream.JetStream
+	ledger  *dedupe.Ledger
+	users   *budget.Users
+	hand    hand
+	peers   atomic.Int32  // live workers, this one included
+	holding atomic.Bool   // too many retries wait: fresh jobs stay in their stream
+	suspect chan struct{} // permit of the one suspect that may run
+}
+
+// Downstream has the settings of one downstream.
+type Downstream struct {
+	// Concurrency is how many of its jobs run at once in this worker; zero means
+	// the worker's.
+	Concurrency int
+}
+
+const (
+	defaultConcurrency = 16
+	defaultGrace       = 25 * time.Second
+	stopWait           = 2 * time.Second // for handlers once their context has ended
+)
+
+type handled struct {
+	mulligan.Kind
+	handler mulligan.Handler
+	naks    *nakRoom
+}
+
+// Handle makes the worker serve a kind. Call it before Run, which reports a
+// kind that is not well declared or declared twice.
+func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
+	k, err := kind.Normal()
+	switch {
+	case err != nil:
+	case h == nil:
+		err = fmt.Errorf("kind %s has no handler", k.Name)
+	case w.kinds[k.Name].handler != nil:
+		err = fmt.Errorf("kind %s is handled twice", k.Name)
+	}
+	if err != nil {
+		w.declared = errors.Join(w.declared, err)
+		return
+	}
+	if w.kinds == nil {
+		w.kinds = map[string]handled{}
+	}
+	w.kinds[k.Name] = handled{k, h, &nakRoom{}}
+}
+
+// Run handles jobs until ctx ends. Then it pulls no more, waits up to Grace for
+// the jobs in hand and gives back what has not started, at no cost to it. It
+// returns nil after a clean end, and an error if it could not begin or a
+// handler would not stop.
+func (w *Worker) Run(ctx context.Context) error {
+	if err := w.prepare(ctx); err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	service, err := w.announce()
+	if err != nil {
+		return fmt.Errorf("worker: announce: %w", err)
+	}
+	defer func() { _ = service.Stop() }()
+
+	hard, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var lanes, keeper sync.WaitGroup
+	keeper.Go(func() { w.keep(hard) })
+	for _, d := range w.downstreams() {
+		l, err := w.lane(ctx, d)
+		if err != nil {
+			stop()
+			keeper.Wait()
+			return fmt.Errorf("worker: downstream %s: %w", d, err)
+		}
+		lanes.Go(func() { l.run(ctx, hard) })
+	}
+	w.Log.Info().Strs("downstreams", w.downstreams()).Int("kinds", len(w.kinds)).Msg("worker runs")
+	<-ctx.Done()
+	err = w.drain(&lanes, stop)
+	stop()
+	keeper.Wait()
+	return err
+}
+
+// drain waits for the lanes, for as long as the grace period lasts, then stops
+// their handlers and gives back what they still hold.
+func (w *Worker) drain(lanes *sync.WaitGroup, stop context.CancelFunc) error {
+	drained := make(chan struct{})
+	go func() {
+		lanes.Wait()
+		close(drained)
+	}()
+	grace := w.Grace
+	if grace == 0 {
+		grace = defaultGrace
+	}
+	if closes(drained, grace) {
+		return nil
+	}
+	stop()
+	if closes(drained, stopWait) {
+		return nil
+	}
+	n := w.hand.giveBackAll()
+	return fmt.Errorf("worker: %d handlers did not stop when their context ended; their jobs were given back", n)
+}
+
+func closes(done <-chan struct{}, within time.Duration) bool {
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+func (w *Worker) downstreams() []string {
+	seen := map[string]bool{}
+	for _, k := range w.kinds {
+		seen[k.Downstream] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+func (w *Worker) concurrency(downstream string) int {
+	switch n := w.Downstreams[downstream].Concurrency; {
+	case n > 0:
+		return n
+	case w.Concurrency > 0:
+		return w.Concurrency
+	}
+	return defaultConcurrency
+}
+
+// prepare checks the declarations and finds, or makes, what the worker needs.
+func (w *Worker) prepare(ctx context.Context) error {
+	if w.declared != nil {
+		return w.declared
+	}
+	if len(w.kinds) == 0 {
+		return errors.New("no kinds; call Handle before Run")
+	}
+	if w.Conn == nil {
+		return errors.New("no connection; set Conn")
+	}
+	var err error
+	if w.js, err = jetstream.New(w.Conn); err != nil {
+		return err
+	}
+	if err := w.provision(ctx); err != nil {
+		return err
+	}
+	if w.ledger, err = dedupe.Open(ctx, w.js, w.Topology); err != nil {
+		return err
+	}
+	if w.users, err = budget.Open(ctx, w.js, w.Topology, w.UserRate); err != nil {
+		return err
+	}
+	w.hand.held = map[*delivery]bool{}
+	w.suspect = make(chan struct{}, 1)
+	w.peers.Store(1)
+	return nil
+}
+
+// provision makes the streams and consumers if this worker may. If it may not,
+// they must be there.
+func (w *Worker) provision(ctx context.Context) error {
+	err := w.create(ctx)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	for _, d := range w.downstreams() {
+		for _, s := range []string{w.Topology.JobsStream(), w.Topology.RetriesStream()} {
+			c, missing := w.js.Consumer(ctx, s, mulligan.DurableName(d))
+			if missing != nil {
+				return fmt.Errorf("no consumer for downstream %s on %s and no way to make one: run `mulligan provision --config FILE` with rights to do so (%w)", d, s, err)
+			}
+			if lacks := w.lacks(c.CachedInfo().Config, d); lacks != "" {
+				return fmt.Errorf("the consumer of downstream %s on %s lacks kind %s: run `mulligan provision --config FILE` with rights to do so (%w)", d, s, lacks, err)
+			}
+		}
+	}
+	w.Log.Info().Err(err).Msg("streams and consumers are there, though this worker may not make them")
+	return nil
+}
+
+func (w *Worker) create(ctx context.Context) error {
+	if err := w.Topology.Ensure(ctx, w.js); err != nil {
+		return err
+	}
+	var kinds []mulligan.Kind
+	for _, name := range slices.Sorted(maps.Keys(w.kinds)) {
+		kinds = append(kinds, w.kinds[name].Kind)
+	}
+	differed, err := w.Topology.Declare(ctx, w.js, kinds)
+	if err != nil {
+		return err
+	}
+	for _, k := range differed {
+		w.Log.Warn().Str("kind", k.Name).Msg("declared differently before; this worker's declaration holds now")
+	}
+	return w.Topology.EnsureConsumers(ctx, w.js, w.downstreams())
+}
+
+// lacks returns the name of a kind of the downstream that the consumer does
+// not filter.
+func (w *Worker) lacks(cfg jetstream.ConsumerConfig, downstream string) string {
+	for name, k := range w.kinds {
+		if k.Downstream != downstream {
+			continue
+		}
+		covered := slices.ContainsFunc(append(cfg.FilterSubjects, cfg.FilterSubject), func(f string) bool {
+			return strings.HasSuffix(f, "."+name+".*")
+		})
+		if !covered {
+			return name
+		}
+	}
+	return ""
+}

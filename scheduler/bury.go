@@ -1,0 +1,154 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/call"
+)
+
+// bury moves one spent job to the dead letters. What cannot be finished comes
+// back by itself: with the dead letters full, spent jobs wait where they are.
+func (s *Scheduler) bury(ctx context.Context, msg jetstream.Msg) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		s.Log.Error().Err(err).Str("subject", msg.Subject()).Msg("a spent message without metadata stays")
+		return
+	}
+	kind, token := mulligan.SplitSubject(s.Topology.SpentRoot(), msg.Subject())
+	e, move := mulligan.OpenSpent(kind, token, &nats.Msg{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data()})
+	err = s.inter(ctx, e, move, mulligan.Address(meta.Stream, meta.Sequence.Stream))
+	if err == nil {
+		err = s.answer(ctx, "bury.ack", func(ctx context.Context) error { return msg.DoubleAck(ctx) })
+	}
+	if err != nil {
+		s.Log.Error().Err(err).Str("kind", e.Kind).Str("id", e.ID).Str("reason", string(move.Reason)).Msg("burial interrupted; it is tried again")
+		_ = msg.NakWithDelay(buryAgain) // lost, it comes back after AckWait
+	}
+}
+
+// inter writes the letter and then marks the record dead: a crash between the
+// two repeats the burial, which replaces the letter with the same one.
+func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulligan.Move, address string) error {
+	l := mulligan.Letter{Envelope: e, Reason: move.Reason, ErrorType: move.ErrorType, Error: move.Error, BuriedAt: time.Now()}
+	if move.Reason == mulligan.Malformed {
+		return s.post(ctx, &l, s.subject(&l), address)
+	}
+	r, err := s.look(ctx, &l)
+	if err != nil {
+		return err
+	}
+	if r != nil && r.State == mulligan.Done && r.Payload == e.Fingerprint() {
+		return nil // it succeeded after all
+	}
+	if r != nil && move.Reason != mulligan.KeyConflict {
+		l.Attempts, l.History = r.Attempts, r.History
+	}
+	if err := s.post(ctx, &l, s.subject(&l), address); err != nil {
+		return err
+	}
+	if move.Reason == mulligan.KeyConflict {
+		return nil // the record is another payload's
+	}
+	return s.markDead(ctx, &l)
+}
+
+func (s *Scheduler) look(ctx context.Context, l *mulligan.Letter) (*mulligan.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, replyWait)
+	defer cancel()
+	return call.Do(ctx, "bury.look", func() (*mulligan.Record, error) { return s.ledger.Load(ctx, l.RecordKey()) })
+}
+
+// subject of a letter. A key conflict has its own, beside that of the key's.
+func (s *Scheduler) subject(l *mulligan.Letter) string {
+	subject := mulligan.Subject(s.Topology.DeadRoot(), l.Kind, mulligan.SafeToken(l.Token))
+	if l.Reason == mulligan.KeyConflict {
+		subject += ".~" + string(l.Fingerprint())
+	}
+	return subject
+}
+
+func (s *Scheduler) post(ctx context.Context, l *mulligan.Letter, subject, address string) error {
+	return s.answer(ctx, "bury.letter", func(ctx context.Context) error {
+		ack, err := s.js.PublishMsg(ctx, l.Message(subject), jetstream.WithMsgID("bury:"+address))
+		if err != nil {
+			return fmt.Errorf("write the letter: %w", err)
+		}
+		if l.Seq = ack.Sequence; ack.Duplicate {
+			return nil
+		}
+		s.Metrics.Dead(l.Kind, l.Reason)
+		s.Log.Warn().Str("kind", l.Kind).Str("id", l.ID).Int("attempt", l.Attempts).Str("reason", string(l.Reason)).
+			Dur("delay", 0).Str("error_type", l.ErrorType).Str("error", l.Error).Msg("dead")
+		s.tell(l, mulligan.EventDead)
+		return nil
+	})
+}
+
+// markDead marks the record dead if it still says spent. If the job is done by
+// now its letter is taken back.
+func (s *Scheduler) markDead(ctx context.Context, l *mulligan.Letter) error {
+	ctx, cancel := context.WithTimeout(ctx, replyWait)
+	defer cancel()
+	done := false
+	err := s.ledger.Update(ctx, "bury.mark", l.RecordKey(), func(r *mulligan.Record) (store bool) {
+		done = r.State == mulligan.Done && r.Payload == l.Fingerprint()
+		if r.State != mulligan.Spent || r.Payload != l.Fingerprint() {
+			return false
+		}
+		r.State = mulligan.Dead
+		return true
+	})
+	if err != nil || !done {
+		return err
+	}
+	return s.discard(ctx, "bury.discard", l.Seq)
+}
+
+// discard deletes a letter by its sequence; one that is gone is as wanted,
+// since a newer letter of the key may have replaced it.
+func (s *Scheduler) discard(ctx context.Context, name string, seq uint64) error {
+	return s.answer(ctx, name, func(ctx context.Context) error {
+		err := s.dead.DeleteMsg(ctx, seq)
+		var api *jetstream.APIError
+		if errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && (api.ErrorCode == codeNoMessage || api.ErrorCode == codeDeleteFailed) {
+			return s.gone(ctx, seq)
+		}
+		if err != nil {
+			return fmt.Errorf("delete letter %d: %w", seq, err)
+		}
+		return nil
+	})
+}
+
+// Error codes of nats-server, see server/errors.json there.
+const (
+	codeNoMessage    = 10037
+	codeDeleteFailed = 10057
+)
+
+// gone reports, as an error, a letter that is still there.
+func (s *Scheduler) gone(ctx context.Context, seq uint64) error {
+	_, err := s.dead.GetMsg(ctx, seq)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for letter %d: %w", seq, err)
+	}
+	return errors.New("letter " + strconv.FormatUint(seq, 10) + " could not be deleted")
+}
+
+// answer makes one call and waits for its answer, but not for ever.
+func (s *Scheduler) answer(ctx context.Context, name string, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, replyWait)
+	defer cancel()
+	return call.Err(ctx, name, func() error { return do(ctx) })
+}

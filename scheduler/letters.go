@@ -1,0 +1,120 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// A Query selects dead letters. Its zero fields select all.
+type Query struct {
+	Kind   string
+	Reason mulligan.Reason
+	// Limit is how many to return, the newest; zero means 100.
+	Limit int
+}
+
+const defaultLimit = 100
+
+// Letters returns dead letters, newest first. A letter that cannot be read is
+// left out, and logged.
+func (s *Scheduler) Letters(ctx context.Context, q Query) ([]mulligan.Letter, error) {
+	if q.Limit == 0 {
+		q.Limit = defaultLimit
+	}
+	if q.Limit < 0 {
+		return nil, fmt.Errorf("limit %d is negative", q.Limit)
+	}
+	if q.Reason != "" && !q.Reason.Valid() {
+		return nil, fmt.Errorf("reason %q is not one of %v", q.Reason, mulligan.SpentReasons())
+	}
+	if q.Kind != "" {
+		if err := mulligan.ValidKindName(q.Kind); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	letters, err := s.scan(ctx, q)
+	slices.Reverse(letters)
+	return letters, err
+}
+
+// scan reads the letters, oldest first, and keeps the newest that match.
+func (s *Scheduler) scan(ctx context.Context, q Query) ([]mulligan.Letter, error) {
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{s.Topology.DeadRoot() + ".>"}}
+	if q.Kind != "" {
+		root := s.Topology.DeadRoot() + "." + q.Kind
+		cfg.FilterSubjects = []string{root + ".*", root + ".*.*"}
+	}
+	c, err := s.js.OrderedConsumer(ctx, s.Topology.DeadStream(), cfg)
+	if err != nil {
+		return nil, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
+	}
+	info, err := c.Info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
+	}
+	var letters []mulligan.Letter
+	for left := info.NumPending; left > 0; {
+		batch, err := c.Fetch(int(min(left, pullMax)), jetstream.FetchContext(ctx))
+		if err != nil {
+			return letters, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
+		}
+		for msg := range batch.Messages() {
+			left--
+			if l, ok := s.matching(msg, q); ok {
+				letters = append(letters, l)
+				letters = letters[max(0, len(letters)-q.Limit):]
+			}
+		}
+		if err := batch.Error(); err != nil {
+			return letters, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
+		}
+	}
+	return letters, nil
+}
+
+func (s *Scheduler) matching(msg jetstream.Msg, q Query) (mulligan.Letter, bool) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return mulligan.Letter{}, false
+	}
+	l, err := mulligan.OpenLetter(&nats.Msg{Header: msg.Headers(), Data: msg.Data()}, meta.Sequence.Stream)
+	if err != nil {
+		s.Log.Warn().Err(err).Str("subject", msg.Subject()).Msg("unreadable letter")
+		return l, false
+	}
+	return l, (q.Kind == "" || l.Kind == q.Kind) && (q.Reason == "" || l.Reason == q.Reason)
+}
+
+// Letter returns the dead letter of a key, or that of a payload that came under
+// another's key. It fails with [mulligan.ErrNotFound]. A malformed job is found
+// by what stands for its ID in the list.
+func (s *Scheduler) Letter(ctx context.Context, kind, id string) (mulligan.Letter, error) {
+	if err := mulligan.ValidKindName(kind); err != nil {
+		return mulligan.Letter{}, err
+	}
+	if err := s.connect(ctx); err != nil {
+		return mulligan.Letter{}, err
+	}
+	subject := mulligan.Subject(s.Topology.DeadRoot(), kind, mulligan.Token(id))
+	for _, subject := range []string{subject, mulligan.Subject(s.Topology.DeadRoot(), kind, mulligan.SafeToken(id)), subject + ".*"} {
+		m, err := s.dead.GetLastMsgForSubject(ctx, subject)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			continue
+		case err != nil:
+			return mulligan.Letter{}, fmt.Errorf("%w: read the letter of %s %.80q: %w", mulligan.ErrUnavailable, kind, id, err)
+		}
+		return mulligan.OpenLetter(&nats.Msg{Header: m.Header, Data: m.Data}, m.Sequence)
+	}
+	return mulligan.Letter{}, fmt.Errorf("%w: no dead letter of %s %.80q", mulligan.ErrNotFound, kind, id)
+}

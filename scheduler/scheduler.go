@@ -1,0 +1,159 @@
+// Package scheduler moves spent jobs to the dead letters and carries out
+// replays.
+//
+// Reading order: Scheduler.Run, Scheduler.bury, Scheduler.Replay.
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/rs/zerolog"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/dedupe"
+	"github.com/mulligan-queue/mulligan/metrics"
+)
+
+// ServiceName is under which every running scheduler can be found with NATS
+// service discovery.
+const ServiceName = "mulligan-scheduler"
+
+// A Scheduler buries spent jobs and replays dead letters. Any number run side by
+// side. Set its fields before the first call; it is safe for concurrent use.
+type Scheduler struct {
+	// Conn is required. Its options should have MaxReconnects(-1).
+	Conn *nats.Conn
+	// Topology names the streams; the zero Topology is the default.
+	Topology mulligan.Topology
+	// Metrics may be nil.
+	Metrics *metrics.Metrics
+	// Log is silent as its zero value.
+	Log zerolog.Logger
+
+	mu     sync.Mutex
+	js     jetstream.JetStream
+	ledger *dedupe.Ledger
+	dead   jetstream.Stream
+}
+
+const (
+	pullMax   = 64
+	pullWait  = time.Second
+	buryAgain = 5 * time.Second // after a burial that could not be finished
+	replyWait = 5 * time.Second // for one answer of the server
+)
+
+// Run buries spent jobs until ctx ends and the burials begun are finished. It
+// returns nil then, and an error if it could not begin.
+func (s *Scheduler) Run(ctx context.Context) error {
+	if err := s.connect(ctx); err != nil {
+		return fmt.Errorf("scheduler: %w", err)
+	}
+	c, err := s.consumer(ctx)
+	if err != nil {
+		return fmt.Errorf("scheduler: %w", err)
+	}
+	host, _ := os.Hostname() // empty if unknown
+	service, err := micro.AddService(s.Conn, micro.Config{Name: ServiceName, Version: "1.0.0", Description: "buries spent jobs",
+		Metadata: map[string]string{"prefix": s.Topology.JobsRoot(), "host": host, "pid": fmt.Sprint(os.Getpid())}})
+	if err != nil {
+		return fmt.Errorf("scheduler: announce: %w", err)
+	}
+	defer func() { _ = service.Stop() }()
+	s.Log.Info().Msg("scheduler runs")
+	for fails := 0; ctx.Err() == nil; {
+		err := s.round(ctx, c)
+		if err == nil {
+			fails = 0
+			continue
+		}
+		fails++
+		s.Log.Warn().Err(err).Msg("pull spent jobs; trying again")
+		pause(ctx, min(time.Duration(fails)*250*time.Millisecond, buryAgain))
+	}
+	return nil
+}
+
+// round pulls some spent jobs and buries them, several at once.
+func (s *Scheduler) round(ctx context.Context, c jetstream.Consumer) error {
+	batch, err := c.Fetch(pullMax, jetstream.FetchMaxWait(pullWait))
+	if err != nil {
+		return err
+	}
+	var burials sync.WaitGroup
+	defer burials.Wait()
+	for msg := range batch.Messages() {
+		burials.Go(func() { s.bury(context.WithoutCancel(ctx), msg) })
+	}
+	return batch.Error()
+}
+
+// consumer finds the schedulers' consumer, or makes the streams if this process
+// may.
+func (s *Scheduler) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	ensured := s.Topology.Ensure(ctx, s.js)
+	c, err := s.js.Consumer(ctx, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)
+	if err != nil {
+		return nil, fmt.Errorf("no consumer for spent jobs: run `mulligan provision` with rights to make one: %w", errors.Join(err, ensured))
+	}
+	return c, nil
+}
+
+func (s *Scheduler) connect(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead != nil {
+		return nil
+	}
+	if s.Conn == nil {
+		return errors.New("no connection; set Conn")
+	}
+	js, err := jetstream.New(s.Conn)
+	if err != nil {
+		return err
+	}
+	dead, err := js.Stream(ctx, s.Topology.DeadStream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err := s.Topology.Ensure(ctx, js); err != nil {
+			return fmt.Errorf("%w: %w", mulligan.ErrNoTopology, err)
+		}
+		dead, err = js.Stream(ctx, s.Topology.DeadStream())
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", mulligan.ErrUnavailable, err)
+	}
+	ledger, err := dedupe.Open(ctx, js, s.Topology)
+	if err != nil {
+		return err
+	}
+	s.js, s.ledger, s.dead = js, ledger, dead
+	return nil
+}
+
+// tell sends a copy of what happened to whoever observes. It may be lost.
+func (s *Scheduler) tell(l *mulligan.Letter, what string) {
+	e := mulligan.Event{At: time.Now(), Event: what, Kind: l.Kind, ID: l.ID, Attempt: l.Attempts, Reason: l.Reason, ErrorType: l.ErrorType, Error: l.Error}
+	b, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
+	_ = s.Conn.Publish(mulligan.Subject(s.Topology.EventsRoot(), l.Kind, mulligan.SafeToken(l.Token)), b) // a copy only
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
