@@ -89,7 +89,7 @@ func (t *HTTPTarget) Validate() error {
 		switch {
 		case !httpHeaderName.MatchString(name):
 			return fmt.Errorf("http header %.80q is not a header's name", name)
-		case canonical == "Idempotency-Key", strings.HasPrefix(canonical, "Mulligan-"):
+		case canonical == "Idempotency-Key", canonical == "X-Idempotency-Key", strings.HasPrefix(canonical, "Mulligan-"):
 			return fmt.Errorf("http header %.80s is written by mulligan; leave it out", name)
 		case canonical == "Content-Length", canonical == "Transfer-Encoding", canonical == "Trailer":
 			return fmt.Errorf("http header %s follows from the payload; leave it out", name)
@@ -330,11 +330,14 @@ func httpErrorType(err error) string {
 		dns         *net.DNSError
 	)
 	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return mulligan.ErrorType(err)
 	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return "tls"
 	case errors.As(err, &dns):
 		return "dns"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		strings.HasSuffix(err.Error(), "server closed idle connection"): // net/http has no value for it
 		return "reset"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "unreachable"

@@ -1,0 +1,201 @@
+package consumer
+
+import (
+	"testing"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+func message() facts {
+	return facts{address: "J:7", payload: published, now: noon, deadline: noon.Add(time.Hour), start: "s1", fromJobs: true, policy: policy()}
+}
+
+func TestAdmit(t *testing.T) {
+	other := mulligan.FingerprintOf([]byte("other"))
+	move := func(address string, v mulligan.Verb, due time.Duration) *mulligan.Move {
+		return &mulligan.Move{Address: address, Verb: v, Reason: mulligan.UserBudget, Due: noon.Add(due), ErrorType: "http_500", Error: "boom"}
+	}
+	again := func(f *facts) { f.again = true }
+	for _, tt := range []struct {
+		name   string
+		rec    mulligan.Record
+		with   func(*facts)
+		verb   verb
+		reason mulligan.Reason
+		store  bool
+		state  mulligan.State
+	}{
+		{"a key without a record runs", mulligan.Record{}, nil, run, "", false, ""},
+		{"a redelivery without a record notes its start and runs", mulligan.Record{}, again, run, "", true, mulligan.Live},
+		{"a done key is acknowledged", mulligan.Record{State: mulligan.Done, Payload: published}, nil, ack, "", false, mulligan.Done},
+		{"another payload under a done key is a conflict", mulligan.Record{State: mulligan.Done, Payload: other}, nil, spend, mulligan.KeyConflict, false, mulligan.Done},
+		{"another payload under a live key is a conflict", mulligan.Record{State: mulligan.Live, Payload: other}, again, spend, mulligan.KeyConflict, false, mulligan.Live},
+		{"an interrupted park is finished", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:7", mulligan.Park, time.Minute)}, again, park, mulligan.UserBudget, false, mulligan.Parked},
+		{"an interrupted end is finished", mulligan.Record{State: mulligan.Spent, Payload: published, Reason: mulligan.PermanentFailure, Move: move("J:7", mulligan.Spend, 0)}, again, spend, mulligan.PermanentFailure, false, mulligan.Spent},
+		{"a key spent by another message stays spent", mulligan.Record{State: mulligan.Spent, Payload: published, Reason: mulligan.Expired, Move: move("R:1", mulligan.Spend, 0)}, nil, spend, mulligan.Expired, false, mulligan.Spent},
+		{"a dead key stays dead", mulligan.Record{State: mulligan.Dead, Payload: published, Reason: mulligan.TimeExhausted}, nil, spend, mulligan.TimeExhausted, false, mulligan.Dead},
+		{"a job past its deadline is not run", mulligan.Record{}, func(f *facts) { f.deadline = noon }, spend, mulligan.Expired, true, mulligan.Spent},
+		{"a job whose attempts are used is not run", mulligan.Record{State: mulligan.Live, Payload: published, Attempts: 4}, nil, spend, mulligan.AttemptsExhausted, true, mulligan.Spent},
+		{"a job whose time is used is not run", mulligan.Record{State: mulligan.Live, Payload: published, Spent: 10 * time.Second}, nil, spend, mulligan.TimeExhausted, true, mulligan.Spent},
+		{"a job published for later is deferred", mulligan.Record{}, func(f *facts) { f.notBefore = noon.Add(time.Minute) }, deferred, mulligan.NotYet, true, mulligan.Parked},
+		{"a job published for now runs", mulligan.Record{}, func(f *facts) { f.notBefore = noon }, run, "", false, ""},
+		{"a retry that is due runs, whatever its clock says", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Second)}, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},
+		{"a key published again waits behind its own retry", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Minute)}, nil, wait, mulligan.InProgress, false, mulligan.Parked},
+		{"a key published again runs once its retry was due", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, -time.Second)}, nil, run, "", false, mulligan.Parked},
+		{"a redelivery before its nak is due waits on", mulligan.Record{State: mulligan.Live, Payload: published, Move: move("J:7", mulligan.Nak, time.Second)}, again, nak, "", false, mulligan.Live},
+		{"a redelivery when its nak was due runs and notes its start", mulligan.Record{State: mulligan.Live, Payload: published, Move: move("J:7", mulligan.Nak, 0)}, again, run, "", true, mulligan.Live},
+		{"a second start without an end waits to run alone", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1}, again, suspect, "", false, mulligan.Live},
+		{"alone it runs", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1}, func(f *facts) { f.again, f.alone = true, true }, run, "", true, mulligan.Live},
+		{"starts without an end are spent as crashed", mulligan.Record{State: mulligan.Live, Payload: published, Starts: maxStarts}, again, spend, mulligan.Crashed, true, mulligan.Spent},
+		{"a start whose write was answered late is not noted twice", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: "s1"}, again, run, "", false, mulligan.Live},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, r := message(), tt.rec
+			if tt.with != nil {
+				tt.with(&f)
+			}
+			v, store := admit(&r, f)
+			if v.verb != tt.verb || v.reason != tt.reason || store != tt.store || r.State != tt.state {
+				t.Errorf("admit = %s %q, store %v, state %q; want %s %q, store %v, state %q", v.verb, v.reason, store, r.State, tt.verb, tt.reason, tt.store, tt.state)
+			}
+			if !store && r.State == "" && r.Move != nil {
+				t.Error("a record that is not stored was changed")
+			}
+		})
+	}
+}
+
+func TestFail(t *testing.T) {
+	end := func(run string, err error) ending {
+		return ending{facts: message(), run: run, started: noon, took: 50 * time.Millisecond, err: err, effect: mulligan.Pure, chance: chance{0.5, 0.5}}
+	}
+	granted := func(v verdict) (grant, error) { return grant{now: noon, deadline: noon.Add(time.Hour), nak: true}, nil }
+	t.Run("a failure is noted with its delay before the message moves", func(t *testing.T) {
+		var r mulligan.Record
+		v, store, err := fail(&r, end("r1", errFlaky), granted)
+		if v.verb != nak || !store || err != nil {
+			t.Fatalf("fail = %+v, %v, %v", v, store, err)
+		}
+		if r.State != mulligan.Live || r.Attempts != 1 || r.Spent != 150*time.Millisecond || r.Last().Delay != 100*time.Millisecond || r.Move.Address != "J:7" {
+			t.Errorf("record %+v", r)
+		}
+	})
+	t.Run("a failure whose answer was lost is counted once", func(t *testing.T) {
+		var r mulligan.Record
+		first, _, _ := fail(&r, end("r1", errFlaky), granted)
+		v, store, _ := fail(&r, end("r1", errFlaky), granted)
+		if store || r.Attempts != 1 || v.verb != first.verb || !v.due.Equal(first.due) {
+			t.Errorf("again: %+v, store %v, %d attempts; first %+v", v, store, r.Attempts, first)
+		}
+	})
+	t.Run("two messages of one key share its attempts", func(t *testing.T) {
+		var r mulligan.Record
+		for _, run := range []string{"a", "b", "c", "d"} {
+			if v, _, _ := fail(&r, end(run, errFlaky), granted); run == "d" && (v.verb != spend || v.reason != mulligan.AttemptsExhausted) {
+				t.Errorf("fourth failure: %+v", v)
+			}
+		}
+	})
+	t.Run("a late failure of a done key follows the record", func(t *testing.T) {
+		r := mulligan.Record{State: mulligan.Done, Payload: published}
+		if v, store, _ := fail(&r, end("r1", errFlaky), granted); v.verb != ack || store {
+			t.Errorf("got %+v, store %v", v, store)
+		}
+	})
+	t.Run("a late failure of a dead key adds its facts and nothing else", func(t *testing.T) {
+		r := mulligan.Record{State: mulligan.Dead, Payload: published, Reason: mulligan.Crashed}
+		v, store, _ := fail(&r, end("r1", errFlaky), granted)
+		if v.verb != spend || v.reason != mulligan.Crashed || !store || r.State != mulligan.Dead || len(r.History) != 1 {
+			t.Errorf("got %+v, store %v, record %+v", v, store, r)
+		}
+	})
+	t.Run("a snooze counts no attempt", func(t *testing.T) {
+		var r mulligan.Record
+		v, _, _ := fail(&r, end("r1", mulligan.Snooze(time.Minute)), granted)
+		if v.verb != deferred || r.Attempts != 0 || r.Spent != 0 || r.State != mulligan.Parked {
+			t.Errorf("got %+v, record %+v", v, r)
+		}
+	})
+	t.Run("a changed payload is kept beside the published one", func(t *testing.T) {
+		var r mulligan.Record
+		v, _, _ := fail(&r, end("r1", mulligan.Changed([]byte("b"), errFlaky)), granted)
+		if v.verb != nak || string(r.Changed) != "b" || len(r.Changes) != 1 || r.Payload != published {
+			t.Errorf("got %+v, record %+v", v, r)
+		}
+	})
+	t.Run("an end clears the starts without one", func(t *testing.T) {
+		r := mulligan.Record{State: mulligan.Live, Payload: published, Starts: 2}
+		if _, _, _ = fail(&r, end("r1", errFlaky), granted); r.Starts != 0 {
+			t.Errorf("%d starts", r.Starts)
+		}
+	})
+}
+
+func TestSucceed(t *testing.T) {
+	e := ending{facts: message(), run: "r9", started: noon, took: time.Second}
+	for _, tt := range []struct {
+		name  string
+		rec   mulligan.Record
+		store bool
+	}{
+		{"the first success is recorded", mulligan.Record{}, true},
+		{"a success overrides a spent key", mulligan.Record{State: mulligan.Spent, Payload: published}, true},
+		{"a success overrides a dead key", mulligan.Record{State: mulligan.Dead, Payload: published}, true},
+		{"the first result stands", mulligan.Record{State: mulligan.Done, Payload: published}, false},
+		{"another payload's record is left alone", mulligan.Record{State: mulligan.Live, Payload: "other"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := tt.rec
+			if got := succeed(&r, e, []byte("result")); got != tt.store {
+				t.Errorf("store %v, want %v", got, tt.store)
+			}
+			if tt.store && (r.State != mulligan.Done || string(r.Result.Data) != "result" || r.Move != nil) {
+				t.Errorf("record %+v", r)
+			}
+		})
+	}
+}
+
+func TestNakRoom(t *testing.T) {
+	in := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
+	t.Run("no more naks wait than there is room for", func(t *testing.T) {
+		var n nakRoom
+		took := 0
+		for i := range 100 {
+			if n.take(in(i*30), in(100_000), 1) {
+				took++
+			}
+		}
+		if took != maxNaksWaiting || n.waiting(in(3000)) != maxNaksWaiting {
+			t.Errorf("%d taken, %d waiting, want %d", took, n.waiting(in(3000)), maxNaksWaiting)
+		}
+		if n.take(in(100_000), in(100_100), 1) != true {
+			t.Error("no room once they were due")
+		}
+	})
+	t.Run("workers share the rate of naks", func(t *testing.T) {
+		var n nakRoom
+		took := 0
+		for i := range 200 {
+			if n.take(in(i*5), in(i*5+1), 5) {
+				took++
+			}
+		}
+		if took != maxNaksPerSec/5 {
+			t.Errorf("%d naks in a second with five workers, want %d", took, maxNaksPerSec/5)
+		}
+	})
+	t.Run("a place given back is free", func(t *testing.T) {
+		var n nakRoom
+		for range maxNaksWaiting {
+			n.take(in(0), in(1000), 1)
+		}
+		n.back(in(0), in(1000))
+		if !n.take(in(0), in(1000), 1) || n.take(in(0), in(1000), 1) {
+			t.Error("want exactly one place")
+		}
+	})
+}

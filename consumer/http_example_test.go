@@ -1,0 +1,42 @@
+package consumer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/consumer"
+)
+
+func ExampleHTTPTarget() {
+	// A mailer in any language, busy at the first attempt.
+	mailer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println("attempt", r.Header.Get("Mulligan-Attempt"), "with key", r.Header.Get("Idempotency-Key"))
+		if r.Header.Get("Mulligan-Attempt") == "1" {
+			w.Header().Set("Retry-After", "2")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprint(w, "sent")
+	}))
+	defer mailer.Close()
+
+	target := &consumer.HTTPTarget{URL: mailer.URL + "/send"}
+	job := &mulligan.Job{Kind: "email.send", ID: "order-42", Payload: []byte(`{"To":"ada@example.org"}`), Attempt: 1, AttemptsMax: 4}
+	_, err := target.Handle(context.Background(), job)
+	var throttled *mulligan.ThrottledError
+	if errors.As(err, &throttled) {
+		fmt.Println("wait", throttled.Delay, "since it", err)
+	}
+	job.Attempt = 2
+	result, err := target.Handle(context.Background(), job)
+	fmt.Println(string(result), err)
+	// Output:
+	// attempt 1 with key email.send/order-42
+	// wait 2s since it answered 503 Service Unavailable
+	// attempt 2 with key email.send/order-42
+	// sent <nil>
+}

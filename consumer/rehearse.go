@@ -1,0 +1,44 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// A Rehearsal is what a worker would make of one attempt, without a server.
+type Rehearsal struct {
+	// Verb is ack, retry, defer or spend.
+	Verb string
+	// Reason is why it is deferred or spent.
+	Reason mulligan.Reason
+	// Delay before the next attempt, without jitter's extremes: u is 0.5.
+	Delay time.Duration
+	// Changed is the payload of the next attempt, if it asked for another.
+	Changed []byte
+	// Result and Err are what the handler returned; ErrorType is Err's.
+	Result    []byte
+	Err       error
+	ErrorType string
+}
+
+// Rehearse runs a handler on a job and judges the outcome by the rules that a
+// worker goes by. The job's Attempt is the number of this call; zero means the
+// first. Budgets, deadlines and the time of earlier attempts are left out.
+func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job mulligan.Job) (Rehearsal, error) {
+	k, err := kind.Normal()
+	if err != nil {
+		return Rehearsal{}, err
+	}
+	if job.ID == "" && k.Effect.NeedsID() {
+		return Rehearsal{}, fmt.Errorf("%w: kind %s is %s", mulligan.ErrNoKey, k.Name, k.Effect)
+	}
+	job.Kind, job.Attempt, job.AttemptsMax = k.Name, max(job.Attempt, 1), k.Policy.Attempts
+	started := time.Now()
+	result, err := new(Worker).call(ctx, h, &job, k.Policy.Timeout)
+	a := attempt{Number: job.Attempt, Spent: time.Since(started), Effect: k.Effect, Tried: []mulligan.Fingerprint{mulligan.FingerprintOf(job.Payload)}}
+	v := judge(k.Policy, a, err, chance{u: 0.5, v: 0.5})
+	return Rehearsal{Verb: string(v.verb), Reason: v.reason, Delay: v.delay, Changed: v.changed, Result: result, Err: err, ErrorType: v.errType}, nil
+}
