@@ -124,7 +124,7 @@ func (w *Worker) call(ctx context.Context, h mulligan.Handler, job *mulligan.Job
 func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []byte, recorded bool) verdict {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
-	last := ""
+	last, attempts := "", 1
 	if recorded || e.effect != mulligan.Pure {
 		first := true
 		err := w.ledger.Update(ctx, "done", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
@@ -134,6 +134,7 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 			last = r.Last().ErrorType
 			e.facts = d.facts
 			first = succeed(r, e, result)
+			attempts = r.Attempts
 			return first
 		})
 		if err != nil {
@@ -145,8 +146,8 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 	}
 	w.Metrics.Done(d.env.Kind, last)
 	if last != "" {
-		w.tell(d, mulligan.Event{Event: mulligan.EventRecovered, ErrorType: last})
-		w.Log.Info().Str("kind", d.env.Kind).Str("id", d.env.ID).Str("reason", last).Msg("recovered")
+		w.tell(d, mulligan.Event{Event: mulligan.EventRecovered, Attempt: attempts, ErrorType: last})
+		w.Log.Info().Str("kind", d.env.Kind).Str("id", d.env.ID).Int("attempt", attempts).Str("reason", last).Dur("delay", 0).Msg("recovered")
 	}
 	return verdict{verb: ack}
 }

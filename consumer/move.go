@@ -55,14 +55,11 @@ type successor struct {
 func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
 	t := w.Topology
 	origin := durableAddress(d.address)
-	return successor{
-		msg: d.env.Moved(mulligan.Subject(t.AtRoot(), d.env.Kind, d.env.Token) + "." + origin),
-		opts: []jetstream.PublishOpt{
-			jetstream.WithMsgID(move + d.address),
-			jetstream.WithScheduleAt(due),
-			jetstream.WithScheduleTarget(mulligan.Subject(t.DueRoot(), d.env.Kind, d.env.Token)),
-		},
-	}
+	msg := d.env.Moved(mulligan.Subject(t.AtRoot(), d.env.Kind, d.env.Token) + "." + origin)
+	// Written here, since the client's option cuts a time to the second before.
+	msg.Header.Set(jetstream.ScheduleHeader, "@at "+due.UTC().Format(time.RFC3339Nano))
+	msg.Header.Set(jetstream.ScheduleTargetHeader, mulligan.Subject(t.DueRoot(), d.env.Kind, d.env.Token))
+	return successor{msg: msg, opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + d.address)}}
 }
 
 // spent is the message that hands the job to the schedulers.
