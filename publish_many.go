@@ -25,6 +25,12 @@ const (
 // ctx's.
 func (p *Publisher) PublishMany(ctx context.Context, jobs []Job) []Outcome {
 	out := make([]Outcome, len(jobs))
+	if err := p.connect(ctx); err != nil { // do not ask a server that is away once a job
+		for i, j := range jobs {
+			out[i] = Outcome{Receipt: Receipt{Kind: j.Kind, ID: j.ID}, Err: err}
+		}
+		return out
+	}
 	for start := 0; start < len(jobs); start += publishWindow {
 		end := min(start+publishWindow, len(jobs))
 		p.publishWindow(ctx, jobs[start:end], out[start:end])

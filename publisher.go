@@ -112,11 +112,8 @@ func (d *draft) check(kind Kind, now time.Time) error {
 	if err := checkTexts(j); err != nil {
 		return err
 	}
-	for name := range j.Header {
-		lower := strings.ToLower(name)
-		if strings.HasPrefix(lower, reservedPrefix) || strings.HasPrefix(lower, natsPrefix) {
-			return fmt.Errorf("%w: header %.80q is reserved", ErrBadJob, name)
-		}
+	if err := checkHeader(j.Header); err != nil {
+		return err
 	}
 	if !j.Deadline.IsZero() && (!j.Deadline.After(now) || j.Deadline.After(now.Add(MaxDeadline))) {
 		return fmt.Errorf("%w: deadline %s is not within the next 30 days", ErrBadJob, formatTime(j.Deadline))
@@ -127,6 +124,27 @@ func (d *draft) check(kind Kind, now time.Time) error {
 	}
 	if !j.NotBefore.Before(deadline) {
 		return fmt.Errorf("%w: not-before %s is not before the deadline %s", ErrBadJob, formatTime(j.NotBefore), formatTime(deadline))
+	}
+	return nil
+}
+
+func checkHeader(h nats.Header) error {
+	for name, values := range h {
+		lower := strings.ToLower(name)
+		if strings.HasPrefix(lower, reservedPrefix) || strings.HasPrefix(lower, natsPrefix) {
+			return fmt.Errorf("%w: header %.80q is reserved", ErrBadJob, name)
+		}
+		if isJobHeader(name) {
+			return fmt.Errorf("%w: header %s has a field of its own; set that", ErrBadJob, name)
+		}
+		if !headerName.MatchString(name) {
+			return fmt.Errorf("%w: header %.80q is not a name of letters, digits, - and _", ErrBadJob, name)
+		}
+		for _, v := range values {
+			if strings.ContainsAny(v, "\r\n") {
+				return fmt.Errorf("%w: header %s has a line end in its value", ErrBadJob, name)
+			}
+		}
 	}
 	return nil
 }
@@ -208,11 +226,13 @@ func (p *Publisher) compare(ctx context.Context, d *draft) (found bool, err erro
 	return d.receipt.Duplicate, nil
 }
 
-// connect looks up what the publisher needs, once.
+// connect looks up what the publisher needs, once. The lock is not held while
+// the server is asked: those who wait for it would outstay their own ctx.
 func (p *Publisher) connect(ctx context.Context) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.jobs != nil {
+	ready := p.jobs != nil
+	p.mu.Unlock()
+	if ready {
 		return nil
 	}
 	kinds := map[string]Kind{}
@@ -235,7 +255,11 @@ func (p *Publisher) connect(ctx context.Context) error {
 	if err != nil {
 		return awayOr(notProvisioned(err))
 	}
-	p.js, p.kinds, p.ledger, p.jobs = js, kinds, ledger, jobs
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.jobs == nil { // the first of several is used by all
+		p.js, p.kinds, p.ledger, p.jobs = js, kinds, ledger, jobs
+	}
 	return nil
 }
 

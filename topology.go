@@ -120,7 +120,11 @@ func (t Topology) Ensure(ctx context.Context, js jetstream.JetStream) error {
 	if err := t.Validate(); err != nil {
 		return err
 	}
-	for _, cfg := range t.streams(js.Conn().MaxPayload()) {
+	limit := js.Conn().MaxPayload()
+	if limit < 2*moveHeaderSpace {
+		return fmt.Errorf("the server's max_payload is %d bytes; set it to %d or more", limit, 2*moveHeaderSpace)
+	}
+	for _, cfg := range t.streams(limit) {
 		if err := ensureStream(ctx, js, cfg); err != nil {
 			return fmt.Errorf("ensure stream %s: %w", cfg.Name, err)
 		}

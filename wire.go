@@ -2,6 +2,9 @@ package mulligan
 
 import (
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -98,11 +101,8 @@ func encodeJob(j *Job) nats.Header {
 func OpenJob(kind, token string, m *nats.Msg, stored time.Time) (Envelope, error) {
 	e, err := open(kind, token, m)
 	e.Replay = lookup(m.Header, headerReplay)
-	if err == nil && e.Deadline.IsZero() {
-		e.Deadline = stored.Add(DefaultDeadline)
-	}
-	if longest := stored.Add(MaxDeadline); e.Deadline.After(longest) {
-		e.Deadline = longest
+	if err == nil {
+		e.bound(stored)
 	}
 	e.Published = stored
 	return e, err
@@ -116,21 +116,37 @@ func OpenMoved(kind, token string, m *nats.Msg) (Envelope, error) {
 		err = perr
 	}
 	e.Published = published
-	if err == nil && e.Deadline.IsZero() {
-		e.Deadline = published.Add(DefaultDeadline)
+	if err == nil {
+		e.bound(published)
 	}
 	return e, err
 }
 
+// bound gives e the deadline that it lacks, or the longest one instead of one
+// that is further away: its header stays as published over every move.
+func (e *Envelope) bound(published time.Time) {
+	if e.Deadline.IsZero() {
+		e.Deadline = published.Add(DefaultDeadline)
+	}
+	if longest := published.Add(MaxDeadline); e.Deadline.After(longest) {
+		e.Deadline = longest
+	}
+}
+
 func open(kind, token string, m *nats.Msg) (Envelope, error) {
-	e := Envelope{Token: token, published: publishedHeader(m.Header)}
-	get := func(name string) string { return lookup(m.Header, name) }
+	own, others, badName := publishedHeader(m.Header)
+	e := Envelope{Token: token, published: own}
+	get := own.Get
 	e.Job = Job{Kind: kind, User: get(headerUser), Task: get(headerTask), Payload: m.Data,
-		ContentType: get(headerContentType), TraceParent: get(headerTraceParent), Header: e.published}
+		ContentType: get(headerContentType), TraceParent: get(headerTraceParent), Header: others}
+	maps.Copy(own, others)
 	var err error
 	if e.ID, err = ParseToken(token); err != nil {
 		e.ID = token
 		return e, err
+	}
+	if badName != nil {
+		return e, badName
 	}
 	if id := get(headerID); id != "" && id != e.ID {
 		return e, fmt.Errorf("%w: header %s %.80q is not the subject's ID", ErrBadJob, headerID, id)
@@ -165,38 +181,54 @@ func (e *Envelope) Moved(subject string) *nats.Msg {
 	return &nats.Msg{Subject: subject, Header: h, Data: e.Payload}
 }
 
-// publishedHeader returns what the publisher wrote: all but what the server and
-// the moves add, each known name written one way.
-func publishedHeader(from nats.Header) nats.Header {
-	own := map[string]string{}
-	for _, name := range []string{headerUser, headerTask, headerID, headerDeadline, headerNotBefore, headerContentType, headerTraceParent} {
-		own[strings.ToLower(name)] = name
+// publishedHeader returns what the publisher wrote, which is all but what the
+// server and the moves add: the headers of a job, each written one way, and the
+// others. A name that no NATS client would publish again is left out, with an
+// error: a message that has it could not be moved.
+func publishedHeader(from nats.Header) (own, others nats.Header, err error) {
+	own, others = nats.Header{}, nats.Header{}
+	for _, name := range jobHeaders() {
+		if v := lookup(from, name); v != "" {
+			own.Set(name, v)
+		}
 	}
-	h := nats.Header{}
 	for name, values := range from {
-		lower := strings.ToLower(name)
-		if canonical, ok := own[lower]; ok {
-			h[canonical] = append(h[canonical], values...)
-			continue
-		}
-		if !strings.HasPrefix(lower, reservedPrefix) && !strings.HasPrefix(lower, natsPrefix) {
-			h[name] = values
+		switch lower := strings.ToLower(name); {
+		case strings.HasPrefix(lower, reservedPrefix), strings.HasPrefix(lower, natsPrefix), isJobHeader(name):
+		case !headerName.MatchString(name):
+			err = fmt.Errorf("%w: header %.80q is not a name of letters, digits, - and _", ErrBadJob, name)
+		default:
+			others[name] = values
 		}
 	}
-	return h
+	return own, others, err
 }
 
-// lookup returns the first value of a header, without regard to case.
+// headerName is what the NATS client publishes.
+var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+func jobHeaders() []string {
+	return []string{headerUser, headerTask, headerID, headerDeadline, headerNotBefore, headerContentType, headerTraceParent}
+}
+
+func isJobHeader(name string) bool {
+	return slices.ContainsFunc(jobHeaders(), func(own string) bool { return strings.EqualFold(own, name) })
+}
+
+// lookup returns the first value of a header, without regard to case. Of
+// several spellings the usual one counts, then the first in the alphabet, so
+// that every reader reads the same.
 func lookup(h nats.Header, name string) string {
 	if v := h.Get(name); v != "" {
 		return v
 	}
+	spelling := ""
 	for n, values := range h {
-		if strings.EqualFold(n, name) && len(values) > 0 {
-			return values[0]
+		if strings.EqualFold(n, name) && len(values) > 0 && values[0] != "" && (spelling == "" || n < spelling) {
+			spelling = n
 		}
 	}
-	return ""
+	return h.Get(spelling)
 }
 
 func formatTime(t time.Time) string {

@@ -1,0 +1,173 @@
+// Package api is Mulligan over HTTP: publishing a job, asking what became of
+// it, and what a load balancer and a metrics collector want to know.
+//
+//	POST /v1/jobs/{kind}        publish; the body is the payload
+//	GET  /v1/jobs/{kind}/{id}   where the job is now, see [JobView]
+//	GET  /healthz               the process lives
+//	GET  /readyz                it can take jobs
+//	GET  /metrics               for Prometheus
+//
+// An answer that is not a success is a problem in the sense of RFC 9457.
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// A Server answers HTTP requests about jobs. Set its fields before the first
+// call; it is safe for concurrent use.
+type Server struct {
+	// Publisher stores the jobs; nil serves the probes and the metrics only.
+	Publisher *mulligan.Publisher
+	// Conn is required: the connection that is published on.
+	Conn *nats.Conn
+	// Token must be sent as a bearer token to see or publish jobs and to read
+	// metrics; empty asks for none.
+	Token string
+	// Gatherer has the metrics to show; nil shows none.
+	Gatherer prometheus.Gatherer
+	// Ready reports why no jobs should be sent here yet, besides a lost
+	// connection; nil is always ready. Whoever can reach the server is shown the
+	// text of its error.
+	Ready func(context.Context) error
+	// ReadTimeout is how long a request may take to arrive, its body included;
+	// zero is 30 s.
+	ReadTimeout time.Duration
+	Log         zerolog.Logger
+}
+
+const (
+	defaultReadTimeout = 30 * time.Second
+	readHeaderTimeout  = 5 * time.Second
+	idleTimeout        = 2 * time.Minute
+	maxHeaderBytes     = 32 << 10
+	answerTimeout      = 10 * time.Second // of NATS, for one request
+	readyTimeout       = 2 * time.Second
+	shutdownTimeout    = 5 * time.Second
+)
+
+// Handler returns the handler of every path.
+func (s *Server) Handler() http.Handler {
+	private := http.NewServeMux()
+	s.route(private, "POST", "/v1/jobs/{kind}", s.publish)
+	s.route(private, "GET", "/v1/jobs/{kind}/{id}", s.job)
+	if s.Gatherer != nil {
+		s.route(private, "GET", "/metrics", promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{}).ServeHTTP)
+	}
+	private.HandleFunc("/", s.noSuchPath)
+
+	m := http.NewServeMux()
+	s.route(m, "GET", "/healthz", s.healthz)
+	s.route(m, "GET", "/readyz", s.readyz)
+	for _, prefix := range []string{"/v1", "/v1/", "/metrics"} {
+		m.Handle(prefix, s.guarded(private))
+	}
+	m.HandleFunc("/", s.noSuchPath)
+	return s.checked(m)
+}
+
+// route serves a path by one method, and refuses every other.
+func (s *Server) route(m *http.ServeMux, method, pattern string, h http.HandlerFunc) {
+	allow := method
+	if method == http.MethodGet { // its pattern matches HEAD too
+		allow += ", " + http.MethodHead
+	}
+	m.HandleFunc(method+" "+pattern, h)
+	m.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", allow)
+		s.refuse(w, r, &problem{Type: "method-not-allowed", Status: http.StatusMethodNotAllowed,
+			Detail: fmt.Sprintf("%.20s is not possible here; there is %s", r.Method, allow)})
+	})
+}
+
+// checked refuses what no path wants to see.
+func (s *Server) checked(next http.Handler) http.Handler {
+	var origin http.CrossOriginProtection
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		// A page in a browser can reach a server on loopback, too.
+		if origin.Check(r) != nil {
+			s.refuse(w, r, &problem{Type: "cross-origin", Status: http.StatusForbidden,
+				Detail: "a page of another origin may not publish jobs"})
+			return
+		}
+		// The mux would redirect to a tidier path, which may be another job's.
+		if p := r.URL.EscapedPath(); p != path.Clean(p) {
+			s.noSuchPath(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// guarded lets those through who have the token.
+func (s *Server) guarded(next http.Handler) http.Handler {
+	if s.Token == "" {
+		return next
+	}
+	want := sha256.Sum256([]byte(s.Token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		// Sums have one length, so that the comparison says nothing about the token's.
+		have := sha256.Sum256([]byte(strings.TrimSpace(token)))
+		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(have[:], want[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="mulligan"`)
+			s.refuse(w, r, &problem{Type: "unauthorized", Status: http.StatusUnauthorized,
+				Detail: "send the server's token in the header Authorization: Bearer <token>"})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) noSuchPath(w http.ResponseWriter, r *http.Request) {
+	s.refuse(w, r, &problem{Type: "no-such-path", Status: http.StatusNotFound,
+		Detail: "there is nothing here; escape what an ID in the path may not have, a slash as %2F"})
+}
+
+// Serve answers requests on l until ctx is done, then takes no more, lets those
+// in hand finish for a few seconds and closes every connection.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	read := s.ReadTimeout
+	if read == 0 {
+		read = defaultReadTimeout
+	}
+	srv := &http.Server{
+		Handler: s.Handler(), ReadHeaderTimeout: min(readHeaderTimeout, read), ReadTimeout: read,
+		// Counted from the header's end: the body, NATS, and a slow reader.
+		WriteTimeout: read + 2*answerTimeout,
+		IdleTimeout:  idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: stdlog.New(s.Log, "", 0),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		s.Log.Warn().Err(err).Msg("HTTP requests were cut off at shutdown")
+		_ = srv.Close()
+	}
+	<-ended
+	return nil
+}

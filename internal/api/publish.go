@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// receiptView is the answer to a job that was accepted or is done.
+type receiptView struct {
+	Kind       string `json:"kind"`
+	ID         string `json:"id"`
+	Seq        uint64 `json:"seq,omitempty"` // where it is stored
+	Duplicate  bool   `json:"duplicate"`
+	Unverified bool   `json:"unverified,omitempty"` // a duplicate whose payload could not be compared
+	State      string `json:"state,omitempty"`      // done
+	ResultView
+}
+
+// publish stores the job that the request describes.
+func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
+	job := mulligan.Job{Kind: r.PathValue("kind")}
+	receipt, err := s.accept(w, r, &job)
+	if receipt.ID != "" {
+		job.ID = receipt.ID // it may be a random one, which a repeated request needs
+	}
+	if err != nil {
+		s.fail(w, r, &job, err)
+		return
+	}
+	v := receiptView{Kind: receipt.Kind, ID: receipt.ID, Seq: receipt.Seq, Duplicate: receipt.Duplicate, Unverified: receipt.Unverified}
+	if receipt.State == mulligan.Done {
+		v.State, v.ResultView = string(receipt.State), viewResult(receipt.Result)
+		s.answer(w, http.StatusOK, v)
+		return
+	}
+	w.Header().Set("Location", jobPath(receipt.Kind, receipt.ID))
+	s.answer(w, http.StatusAccepted, v)
+}
+
+// accept reads the request and publishes its job. A key that has ended without
+// success is a problem.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, job *mulligan.Job) (mulligan.Receipt, error) {
+	if err := checkKind(job.Kind); err != nil {
+		return mulligan.Receipt{}, err
+	}
+	if err := readHeaders(job, r.Header); err != nil {
+		return mulligan.Receipt{}, err
+	}
+	if !s.Conn.IsConnected() { // and who never was knows no largest payload
+		return mulligan.Receipt{}, mulligan.ErrUnavailable
+	}
+	var err error
+	if job.Payload, err = io.ReadAll(http.MaxBytesReader(w, r.Body, s.Conn.MaxPayload())); err != nil {
+		return mulligan.Receipt{}, bodyProblem(err)
+	}
+	// The client would keep the job and send it after reconnecting, when this
+	// request has long been answered.
+	if !s.Conn.IsConnected() {
+		return mulligan.Receipt{}, mulligan.ErrUnavailable
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+	defer cancel()
+	receipt, err := s.Publisher.Publish(ctx, *job)
+	if err == nil && receipt.Ended() && receipt.State != mulligan.Done {
+		return receipt, ended(receipt)
+	}
+	return receipt, err
+}
+
+func ended(receipt mulligan.Receipt) *problem {
+	return &problem{Type: "job-ended", Status: http.StatusConflict,
+		State: string(receipt.State), Reason: string(receipt.Reason), Job: jobPath(receipt.Kind, receipt.ID),
+		Detail: fmt.Sprintf("this key is %s: %s; it runs again when an operator replays it", receipt.State, receipt.Reason)}
+}
+
+func bodyProblem(err error) error {
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return tooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &problem{Type: "slow-body", Status: http.StatusRequestTimeout, Detail: "the body took too long to arrive; nothing was stored"}
+	}
+	return &problem{Type: "broken-body", Status: http.StatusBadRequest, Detail: "the body ended early; nothing was stored"}
+}
+
+// checkKind refuses what no kind is called. It comes first: from a publisher the
+// same error means that the server is set up wrongly.
+func checkKind(kind string) error {
+	if mulligan.ValidKindName(kind) != nil {
+		return &problem{Type: "bad-kind", Status: http.StatusBadRequest,
+			Detail: "a kind's name is dot-separated tokens of letters, digits, _ and -, such as email.send"}
+	}
+	return nil
+}
+
+// jobPath is the path of a job's state.
+func jobPath(kind, id string) string {
+	segment := url.PathEscape(id)
+	switch id {
+	case ".": // clients resolve these
+		segment = "%2E"
+	case "..":
+		segment = "%2E%2E"
+	}
+	return "/v1/jobs/" + kind + "/" + segment
+}

@@ -1,0 +1,118 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+	"unicode/utf8"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// A JobView is a job's state for people and programs, over HTTP and on the
+// command line.
+type JobView struct {
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
+	// State is queued, running, waiting, spent, dead, done or unknown.
+	State string `json:"state"`
+	// Attempts since it was published or last replayed.
+	Attempts int `json:"attempts"`
+	// Reason says why it is spent or dead, or why it waits without having
+	// failed.
+	Reason mulligan.Reason `json:"reason,omitempty"`
+	// ErrorType and Error are the last failure's; of a job that is done only
+	// History has them.
+	ErrorType string `json:"error_type,omitempty"`
+	Error     string `json:"error,omitempty"`
+	ResultView
+	// History has the newest attempts and deferrals, oldest first, over all
+	// replays.
+	History []AttemptView `json:"history,omitempty"`
+}
+
+// An AttemptView is one attempt, or a deferral, and what was decided then.
+type AttemptView struct {
+	Number       int             `json:"number"` // 0 is a deferral before the first attempt
+	At           time.Time       `json:"at"`
+	TookSeconds  float64         `json:"took_seconds"`
+	ErrorType    string          `json:"error_type,omitempty"`
+	Error        string          `json:"error,omitempty"`
+	Verb         mulligan.Verb   `json:"verb,omitempty"`
+	Reason       mulligan.Reason `json:"reason,omitempty"`
+	DelaySeconds float64         `json:"delay_seconds,omitempty"`
+}
+
+// A ResultView is a result in JSON. What is JSON is shown as that value, other
+// text as a string, anything else as a string of base64; the encoding says
+// which. An empty result is left out, and of one that was too large to keep
+// only the size is known.
+type ResultView struct {
+	Result         json.RawMessage `json:"result,omitempty"`
+	ResultEncoding string          `json:"result_encoding,omitempty"` // json, text or base64
+	ResultSize     int             `json:"result_size,omitempty"`     // in bytes
+	ResultTooLarge bool            `json:"result_too_large,omitempty"`
+}
+
+// View returns the view of a status.
+func View(st mulligan.Status) JobView {
+	v := JobView{Kind: st.Kind, ID: st.ID, State: st.State}
+	r := st.Record
+	if r == nil {
+		return v
+	}
+	v.Attempts, v.Reason, v.ResultView = r.Attempts, r.Reason, viewResult(r.Result)
+	if r.State != mulligan.Done {
+		v.ErrorType, v.Error = lastFailure(r)
+	}
+	if !r.Ended() && r.Move != nil {
+		v.Reason = r.Move.Reason
+	}
+	for _, a := range r.History {
+		v.History = append(v.History, AttemptView{
+			Number: a.Number, At: a.At, TookSeconds: a.Took.Seconds(), ErrorType: a.ErrorType, Error: a.Error,
+			Verb: a.Verb, Reason: a.Reason, DelaySeconds: a.Delay.Seconds(),
+		})
+	}
+	return v
+}
+
+// lastFailure is what the last move was decided for, or else the newest failure
+// in the history: a job that expired while it waited has one, too.
+func lastFailure(r *mulligan.Record) (errorType, text string) {
+	if m := r.Move; m != nil && (m.ErrorType != "" || m.Error != "") {
+		return m.ErrorType, m.Error
+	}
+	for i := len(r.History) - 1; i >= 0; i-- {
+		if a := r.History[i]; a.ErrorType != "" || a.Error != "" {
+			return a.ErrorType, a.Error
+		}
+	}
+	return "", ""
+}
+
+func viewResult(r *mulligan.Result) ResultView {
+	if r == nil {
+		return ResultView{}
+	}
+	v := ResultView{ResultSize: r.Size, ResultTooLarge: r.TooLarge}
+	switch {
+	case len(r.Data) == 0:
+		return v
+	case !utf8.Valid(r.Data):
+		v.Result, v.ResultEncoding = quote(r.Data), "base64"
+	case json.Valid(r.Data):
+		v.Result, v.ResultEncoding = r.Data, "json"
+	default:
+		v.Result, v.ResultEncoding = quote(string(r.Data)), "text"
+	}
+	return v
+}
+
+// quote returns text as a JSON string, bytes as one of base64.
+func quote[T string | []byte](v T) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings and bytes only
+	}
+	return b
+}

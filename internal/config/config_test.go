@@ -1,0 +1,176 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/config"
+)
+
+const whole = `
+kinds:
+  email.send:
+    effect: keyed
+    downstream: mailer
+    http: {url: "http://127.0.0.1:9000/send", timeout: 5s, concurrency: 16, headers: {X-Team: mail}}
+    policy: {attempts: 4, total: 10s, first_delay: 100ms, max_delay: 10s}
+  llm.complete:
+    effect: pure
+    http: {url: "http://LLM.example.org:8080/v1"}
+    policy: durable
+  report.build: {effect: pure}
+user_rate: {per_second: 2.5, burst: 20}
+topology: {prefix: shop, replicas: 3, jobs_max_bytes: 1000000}
+settings: {http: "127.0.0.1:9090", log_level: warn}
+`
+
+func TestAWholeFileIsRead(t *testing.T) {
+	f, err := config.Parse([]byte(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Kinds) != 3 || len(f.Targets) != 2 {
+		t.Fatalf("got %d kinds and %d targets, want 3 and 2", len(f.Kinds), len(f.Targets))
+	}
+	email, llm, report := f.Kinds[0], f.Kinds[1], f.Kinds[2]
+	if email.Downstream != "mailer" || email.Effect != mulligan.Keyed || email.Policy.Timeout != 5*time.Second {
+		t.Errorf("email.send is %+v, want it keyed on mailer, an attempt bounded by http.timeout", email)
+	}
+	if llm.Downstream != "llm.example.org:8080" || llm.Policy.Attempts != 8 {
+		t.Errorf("llm.complete is %+v, want it durable on its target's host", llm)
+	}
+	if report.Downstream != mulligan.DefaultDownstream || f.Targets["report.build"] != nil {
+		t.Errorf("report.build is %+v, want it on the default downstream without a target", report)
+	}
+	target := f.Targets["email.send"]
+	if target.URL != "http://127.0.0.1:9000/send" || target.Timeout != 5*time.Second || target.Headers["X-Team"] != "mail" {
+		t.Errorf("the target of email.send is %q, %v, %v", target.URL, target.Timeout, target.Headers)
+	}
+	if got := f.Downstreams["mailer"].Concurrency; got != 16 {
+		t.Errorf("mailer has a concurrency of %d, want 16", got)
+	}
+	if f.UserRate.PerSecond != 2.5 || f.UserRate.Burst != 20 || f.Topology.Prefix != "shop" || f.Topology.Replicas != 3 {
+		t.Errorf("got rate %+v and topology %+v", f.UserRate, f.Topology)
+	}
+}
+
+func TestAMistakeInTheFileIsNamed(t *testing.T) {
+	kind := func(fields string) string { return "kinds:\n  a.b:\n    " + fields + "\n" }
+	for _, c := range []struct{ name, file, want string }{
+		{"an unknown key of the file", "kind: {}\n", `line 1 ("kind: {}"): unknown field "kind"`},
+		{"an unknown key of a kind", kind("efect: pure"), `kind a.b: line 3 ("efect: pure"): unknown field "efect"`},
+		{"an unknown key of a target", kind("{effect: pure, http: {uri: x}}"), `kind a.b: line 3`},
+		{"an unknown key of a policy", kind("{effect: pure, policy: {tries: 3}}"), `unknown field "tries"`},
+		{"a setting that is secret", "settings: {token: x}\n", `unknown field "token"`},
+		{"a kind given twice", "kinds:\n  a: {effect: pure}\n  a: {effect: pure}\n", `"a" already defined`},
+		{"no effect", kind("downstream: d"), "kind a.b has no effect"},
+		{"an empty kind", "kinds:\n  a.b:\n", "kind a.b has no effect"},
+		{"an unknown effect", kind("effect: once"), `kind a.b has effect "once" is not one of pure, keyed`},
+		{"a name that is no kind's", "kinds:\n  a b: {effect: pure}\n", `"a b" is not dot-separated`},
+		{"a target without a URL", kind("{effect: pure, http: {timeout: 1s}}"), "kind a.b: http has no url"},
+		{"a URL that is relative", kind("{effect: pure, http: {url: /send}}"), `kind a.b: http url "/send"`},
+		{"a duration without a unit", kind("{effect: pure, http: {url: 'http://a', timeout: 5}}"), `kind a.b: http.timeout "5" is not a duration`},
+		{"a negative duration", kind("{effect: pure, policy: {total: -1s}}"), "kind a.b: policy: total -1s is negative"},
+		{"negative attempts", kind("{effect: pure, policy: {attempts: -1}}"), "kind a.b: policy attempts -1"},
+		{"attempts that are no number", kind("{effect: pure, policy: {attempts: x}}"), "kind a.b: policy: line 3"},
+		{"an unknown policy", kind("{effect: pure, policy: hopeful}"), `kind a.b: policy: policy "hopeful" is not one of`},
+		{"a policy that is a list", kind("{effect: pure, policy: [1]}"), "kind a.b: policy: line 3"},
+		{"an effect that is a mapping", kind("effect: {a: b}"), `kind a.b: line 3 ("effect: {a: b}"): the value is not a single text`},
+		{"a negative concurrency", kind("{effect: pure, http: {url: 'http://a', concurrency: -1}}"), "kind a.b: http.concurrency -1"},
+		{"a header of ours", kind("{effect: pure, http: {url: 'http://a', headers: {Mulligan-Id: x}}}"), "kind a.b: http header Mulligan-Id"},
+		{"a downstream that is no name", kind("{effect: pure, downstream: 'a b'}"), `kind a.b: downstream "a b"`},
+		{"two concurrencies of one downstream", "kinds:\n  a: {effect: pure, http: {url: 'http://h/1', concurrency: 2}}\n  b: {effect: pure, http: {url: 'http://h/2', concurrency: 3}}\n",
+			"kinds a and b share the downstream h but name different http.concurrency, 2 and 3"},
+		{"a rate of nothing", "user_rate: {per_second: 0}\n", "user_rate.per_second is 0"},
+		{"a burst of nothing", "user_rate: {burst: 0}\n", "user_rate.burst is 0"},
+		{"a negative rate", "user_rate: {per_second: -1}\n", "user_rate: user rate of -1"},
+		{"a prefix in capitals", "topology: {prefix: SHOP}\n", "topology: prefix"},
+		{"too many replicas", "topology: {replicas: 7}\n", "topology: replicas 7"},
+		{"a number that is too large", "topology: {replicas: 99999999999999999999}\n", "line 1"},
+		{"two documents", "kinds: {}\n---\nkinds: {}\n", "more than one document"},
+		{"no YAML", "kinds: [\n", "line 1"},
+		{"another type", "just text\n", "line 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := config.Parse([]byte(c.file))
+			if err == nil {
+				t.Fatalf("%q was read without an error, want %q", c.file, c.want)
+			}
+			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q\ngot  %q\nwant one line with %q", c.file, err, c.want)
+			}
+		})
+	}
+}
+
+func TestAnEmptyFileSaysNothing(t *testing.T) {
+	for _, file := range []string{"", "# nothing\n", "kinds:\n", "kinds: {}\n"} {
+		if f, err := config.Parse([]byte(file)); err != nil || len(f.Kinds) != 0 {
+			t.Errorf("%q gave %d kinds and %v", file, len(f.Kinds), err)
+		}
+	}
+}
+
+func TestTheEnvironmentGoesOverTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mulligan.yaml")
+	if err := os.WriteFile(path, []byte("settings: {data: from-file, log_level: warn, sync: 2s}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load([]string{"MULLIGAN_CONFIG=" + path, "MULLIGAN_LOG_LEVEL=debug", "MULLIGAN_SYNC="}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := c.Settings
+	if s.Data != "from-file" || s.LogLevel != "debug" || s.Sync != "2s" || s.NATSListen != config.DefaultNATSListen || s.HTTP != "" {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestASettingThatMakesNoSenseIsNamed(t *testing.T) {
+	for _, c := range []struct{ name, env, want string }{
+		{"a level", "MULLIGAN_LOG_LEVEL=loud", "MULLIGAN_LOG_LEVEL"},
+		{"a format", "MULLIGAN_LOG_FORMAT=xml", "MULLIGAN_LOG_FORMAT"},
+		{"a sync", "MULLIGAN_SYNC=never", "MULLIGAN_SYNC"},
+		{"a negative sync", "MULLIGAN_SYNC=-1s", "MULLIGAN_SYNC"},
+		{"an address without a port", "MULLIGAN_HTTP=localhost", "MULLIGAN_HTTP"},
+		{"a port that is too high", "MULLIGAN_HTTP=127.0.0.1:99999", "MULLIGAN_HTTP"},
+		{"a public address without a token", "MULLIGAN_HTTP=:8090", "set MULLIGAN_TOKEN"},
+		{"a public NATS address without a token", "MULLIGAN_NATS_LISTEN=0.0.0.0:4222", "set MULLIGAN_TOKEN"},
+		{"a URL without a host", "NATS_URL=nats://", "NATS_URL"},
+		{"a file that is not there", "MULLIGAN_CONFIG=/nowhere/mulligan.yaml", "config file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := config.Load([]string{c.env}, "")
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s gave %v, want an error with %q", c.env, err, c.want)
+			}
+		})
+	}
+	if _, err := config.Load([]string{"MULLIGAN_HTTP=:8090", "MULLIGAN_TOKEN=secret"}, ""); err != nil {
+		t.Errorf("a public address with a token is refused: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(whole))
+	f.Add([]byte("kinds: {a: {effect: pure, policy: {attempts: 1e9}}}"))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		file, err := config.Parse(b)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("more than one line: %q", err)
+			}
+			return
+		}
+		for _, k := range file.Kinds {
+			if n, err := k.Normal(); err != nil || n != k {
+				t.Errorf("kind %+v is not normal: %v", k, err)
+			}
+		}
+	})
+}
