@@ -23,11 +23,13 @@ type Metrics struct {
 	done       *prometheus.CounterVec
 	spent      *prometheus.CounterVec
 	dead       *prometheus.CounterVec
+	unburied   *prometheus.CounterVec
 	replayed   *prometheus.CounterVec
 	lost       *prometheus.CounterVec
 	givenBack  *prometheus.CounterVec
 	inHand     *prometheus.GaugeVec
 	nakWaiting *prometheus.GaugeVec
+	stored     *prometheus.GaugeVec
 	held       prometheus.Gauge
 
 	mu    sync.Mutex
@@ -54,11 +56,13 @@ func New(reg prometheus.Registerer) *Metrics {
 		done:       counter("mulligan_done_total", "Jobs done.", "kind"),
 		spent:      counter("mulligan_spent_total", "Jobs that will not be tried again.", "kind", "reason"),
 		dead:       counter("mulligan_dead_letters_total", "Dead letters written.", "kind", "reason"),
+		unburied:   counter("mulligan_burial_failures_total", "Burials that could not be finished and are tried again; they rise while the dead letters are full.", "kind"),
 		replayed:   counter("mulligan_replays_total", "Dead letters published again.", "kind"),
 		lost:       counter("mulligan_lost_evidence_total", "Facts that could not be recorded.", "kind"),
 		givenBack:  counter("mulligan_given_back_total", "Messages returned unhandled.", "kind", "why"),
 		inHand:     gauge("mulligan_in_hand", "Messages in this worker's hands, running or about to.", "downstream"),
 		nakWaiting: gauge("mulligan_naks_waiting", "Short retries of this worker that are not due yet.", "kind"),
+		stored:     gauge("mulligan_stored_messages", "Messages in a stream: jobs to run, retries and spent jobs waiting, dead letters.", "stream"),
 		types:      map[string]bool{},
 	}
 	m.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -137,6 +141,20 @@ func (m *Metrics) Spent(kind string, reason mulligan.Reason) {
 func (m *Metrics) Dead(kind string, reason mulligan.Reason) {
 	if m != nil {
 		m.dead.WithLabelValues(kind, string(reason)).Inc()
+	}
+}
+
+// Unburied counts a burial that could not be finished.
+func (m *Metrics) Unburied(kind string) {
+	if m != nil {
+		m.unburied.WithLabelValues(kind).Inc()
+	}
+}
+
+// Stored sets how many messages are in a stream.
+func (m *Metrics) Stored(stream string, n uint64) {
+	if m != nil {
+		m.stored.WithLabelValues(stream).Set(float64(n))
 	}
 }
 

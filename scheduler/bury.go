@@ -29,6 +29,7 @@ func (s *Scheduler) bury(ctx context.Context, msg jetstream.Msg) {
 		err = s.answer(ctx, "bury.ack", func(ctx context.Context) error { return msg.DoubleAck(ctx) })
 	}
 	if err != nil {
+		s.Metrics.Unburied(e.Kind)
 		s.Log.Error().Err(err).Str("kind", e.Kind).Str("id", e.ID).Str("reason", string(move.Reason)).Msg("burial interrupted; it is tried again")
 		_ = msg.NakWithDelay(buryAgain) // lost, it comes back after AckWait
 	}

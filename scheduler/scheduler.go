@@ -46,10 +46,11 @@ type Scheduler struct {
 }
 
 const (
-	pullMax   = 64
-	pullWait  = time.Second
-	buryAgain = 5 * time.Second // after a burial that could not be finished
-	replyWait = 5 * time.Second // for one answer of the server
+	pullMax    = 64
+	pullWait   = time.Second
+	weighEvery = 10 * time.Second
+	buryAgain  = 5 * time.Second // after a burial that could not be finished
+	replyWait  = 5 * time.Second // for one answer of the server
 )
 
 // Run buries spent jobs until ctx ends and the burials begun are finished. It
@@ -69,6 +70,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return fmt.Errorf("scheduler: announce: %w", err)
 	}
 	defer func() { _ = service.Stop() }()
+	var weigher sync.WaitGroup
+	defer weigher.Wait()
+	weigher.Go(func() { s.weigh(ctx) })
 	s.Log.Info().Msg("scheduler runs")
 	for fails := 0; ctx.Err() == nil; {
 		err := s.round(ctx, c)
@@ -95,6 +99,18 @@ func (s *Scheduler) round(ctx context.Context, c jetstream.Consumer) error {
 		burials.Go(func() { s.bury(context.WithoutCancel(ctx), msg) })
 	}
 	return batch.Error()
+}
+
+// weigh shows, every few seconds, how much each stream holds.
+func (s *Scheduler) weigh(ctx context.Context) {
+	for ctx.Err() == nil {
+		for _, name := range []string{s.Topology.JobsStream(), s.Topology.RetriesStream(), s.Topology.DeadStream()} {
+			if stream, err := s.js.Stream(ctx, name); err == nil { // away: the last figure stands
+				s.Metrics.Stored(name, stream.CachedInfo().State.Msgs)
+			}
+		}
+		pause(ctx, weighEvery)
+	}
 }
 
 // consumer finds the schedulers' consumer, or makes the streams if this process
