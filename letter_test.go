@@ -15,12 +15,12 @@ import (
 
 func letter(t *testing.T, h nats.Header, payload []byte) mulligan.Letter {
 	t.Helper()
-	e, err := mulligan.OpenJob("email.send", mulligan.Token("order 7"), &nats.Msg{Header: h, Data: payload}, stored)
+	e, err := mulligan.OpenJob("email.send", mulligan.Token("order 7"), &nats.Msg{Header: h, Data: payload}, stored())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return mulligan.Letter{Envelope: e, Reason: mulligan.AttemptsExhausted, ErrorType: "http_503", Error: "busy", Attempts: 4, BuriedAt: stored.Add(time.Minute),
-		History: []mulligan.Attempt{{Number: 1, Run: "r1", At: stored, Took: time.Second, ErrorType: "http_503", Error: "busy", Verb: mulligan.Nak, Delay: time.Second}}}
+	return mulligan.Letter{Envelope: e, Reason: mulligan.AttemptsExhausted, ErrorType: "http_503", Error: "busy", Attempts: 4, BuriedAt: stored().Add(time.Minute),
+		History: []mulligan.Attempt{{Number: 1, Run: "r1", At: stored(), Took: time.Second, ErrorType: "http_503", Error: "busy", Verb: mulligan.Nak, Delay: time.Second}}}
 }
 
 func TestALetterSurvivesItsStream(t *testing.T) {
@@ -113,11 +113,11 @@ func TestOpenLetterRefuses(t *testing.T) {
 
 func TestAMalformedJobsLetterOpens(t *testing.T) {
 	m := &nats.Msg{Header: nats.Header{"Mulligan-Deadline": {"tomorrow"}}, Data: []byte("?")}
-	e, err := mulligan.OpenJob("email.send", "a+b", m, stored)
+	e, err := mulligan.OpenJob("email.send", "a+b", m, stored())
 	if err == nil {
 		t.Fatal("the job is well formed")
 	}
-	l := mulligan.Letter{Envelope: e, Reason: mulligan.Malformed, Error: err.Error(), BuriedAt: stored}
+	l := mulligan.Letter{Envelope: e, Reason: mulligan.Malformed, Error: err.Error(), BuriedAt: stored()}
 	got, err := mulligan.OpenLetter(l.Message("dead"), 1)
 	if err != nil || got.Token != "a+b" || got.ID != "a+b" || string(got.Payload) != "?" || got.Error != l.Error {
 		t.Errorf("got %+v, %v; want it whole", got, err)
@@ -125,13 +125,13 @@ func TestAMalformedJobsLetterOpens(t *testing.T) {
 }
 
 func TestReplayed(t *testing.T) {
-	now := stored.Add(10 * 24 * time.Hour)
+	now := stored().Add(10 * 24 * time.Hour)
 	for _, tt := range []struct {
 		name, deadline string
 		want           time.Time
 	}{
 		{"a job with a day gets another day", "", now.Add(24 * time.Hour)},
-		{"a job with an hour gets another hour", stored.Add(time.Hour).Format(time.RFC3339Nano), now.Add(time.Hour)},
+		{"a job with an hour gets another hour", stored().Add(time.Hour).Format(time.RFC3339Nano), now.Add(time.Hour)},
 		{"a job with the longest deadline gets it again", "2999-01-01T00:00:00Z", now.Add(mulligan.MaxDeadline)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

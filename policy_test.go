@@ -11,7 +11,7 @@ import (
 )
 
 // nearOne is the largest chance that a policy may be given.
-var nearOne = math.Nextafter(1, 0)
+const nearOne = 1 - 0x1p-53
 
 func TestDelay(t *testing.T) {
 	p := mulligan.DefaultPolicy()

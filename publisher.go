@@ -33,7 +33,8 @@ type Publisher struct {
 // A Receipt says what became of a published job.
 type Receipt struct {
 	Kind, ID string
-	// Seq is where the job was stored; zero if this call stored nothing.
+	// Seq is where the job lies in the stream of jobs, stored by this call or,
+	// if it is a duplicate, before; zero if it is not there.
 	Seq uint64
 	// Duplicate: the key had been accepted before, and runs once.
 	Duplicate bool

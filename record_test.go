@@ -14,11 +14,11 @@ import (
 func fullRecord() *mulligan.Record {
 	r := &mulligan.Record{
 		State: mulligan.Parked, Payload: mulligan.FingerprintOf([]byte("p")), Attempts: 2, Spent: 3 * time.Second, Starts: 1,
-		Move:   &mulligan.Move{Address: "JOBS:7", Verb: mulligan.Park, Reason: mulligan.UserBudget, Due: stored, ErrorType: "timeout", Error: "slow"},
+		Move:   &mulligan.Move{Address: "JOBS:7", Verb: mulligan.Park, Reason: mulligan.UserBudget, Due: stored(), ErrorType: "timeout", Error: "slow"},
 		Reason: mulligan.Expired, Changed: []byte{0, 255}, Changes: []mulligan.Fingerprint{"a", "b"},
-		Result: mulligan.NewResult([]byte("ok"), stored),
+		Result: mulligan.NewResult([]byte("ok"), stored()),
 	}
-	r.Note(mulligan.Attempt{Number: 1, Run: "r1", At: stored, Took: time.Second, ErrorType: "refused", Error: "no", Verb: mulligan.Nak, Reason: mulligan.Snoozed, Delay: 5})
+	r.Note(mulligan.Attempt{Number: 1, Run: "r1", At: stored(), Took: time.Second, ErrorType: "refused", Error: "no", Verb: mulligan.Nak, Reason: mulligan.Snoozed, Delay: 5})
 	return r
 }
 
@@ -82,7 +82,7 @@ func TestAResultIsKeptUpToItsLimit(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			data := bytes.Repeat([]byte("r"), tt.size)
-			got := mulligan.NewResult(data, stored)
+			got := mulligan.NewResult(data, stored())
 			if got.Size != tt.size || got.Fingerprint != mulligan.FingerprintOf(data) || got.TooLarge == tt.kept || tt.kept && !bytes.Equal(got.Data, data) || !tt.kept && got.Data != nil {
 				t.Errorf("a result of %d bytes: got size %d, %d bytes kept, too large %v", tt.size, got.Size, len(got.Data), got.TooLarge)
 			}

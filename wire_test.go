@@ -14,33 +14,33 @@ import (
 	"github.com/mulligan-queue/mulligan"
 )
 
-// stored is when the jobs of these tests were stored.
-var stored = time.Date(2026, 3, 1, 12, 0, 0, 123, time.UTC)
+// stored is when the jobs of these tests were stored().
+func stored() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 123, time.UTC) }
 
 func TestOpenJob(t *testing.T) {
-	later := stored.Add(time.Hour)
+	later := stored().Add(time.Hour)
 	for _, tt := range []struct {
 		name   string
 		header nats.Header
 		want   mulligan.Job
 	}{
-		{"a job without headers has a day", nil, mulligan.Job{Deadline: stored.Add(24 * time.Hour)}},
-		{"a job says its user and task", nats.Header{"Mulligan-User": {"u"}, "Mulligan-Task": {"t"}}, mulligan.Job{User: "u", Task: "t", Deadline: stored.Add(24 * time.Hour)}},
+		{"a job without headers has a day", nil, mulligan.Job{Deadline: stored().Add(24 * time.Hour)}},
+		{"a job says its user and task", nats.Header{"Mulligan-User": {"u"}, "Mulligan-Task": {"t"}}, mulligan.Job{User: "u", Task: "t", Deadline: stored().Add(24 * time.Hour)}},
 		{"headers are read without regard to case", nats.Header{"mulligan-USER": {"u"}, "MULLIGAN-TASK": {"t"}, "content-type": {"text/plain"}, "Traceparent": {"00-1"}},
-			mulligan.Job{User: "u", Task: "t", ContentType: "text/plain", TraceParent: "00-1", Deadline: stored.Add(24 * time.Hour)}},
-		{"the usual spelling counts before others", nats.Header{"mulligan-user": {"b"}, "MULLIGAN-USER": {"a"}, "Mulligan-User": {"c"}}, mulligan.Job{User: "c", Deadline: stored.Add(24 * time.Hour)}},
-		{"of unusual spellings the first in the alphabet counts", nats.Header{"mulligan-user": {"b"}, "MULLIGAN-USER": {"a"}}, mulligan.Job{User: "a", Deadline: stored.Add(24 * time.Hour)}},
+			mulligan.Job{User: "u", Task: "t", ContentType: "text/plain", TraceParent: "00-1", Deadline: stored().Add(24 * time.Hour)}},
+		{"the usual spelling counts before others", nats.Header{"mulligan-user": {"b"}, "MULLIGAN-USER": {"a"}, "Mulligan-User": {"c"}}, mulligan.Job{User: "c", Deadline: stored().Add(24 * time.Hour)}},
+		{"of unusual spellings the first in the alphabet counts", nats.Header{"mulligan-user": {"b"}, "MULLIGAN-USER": {"a"}}, mulligan.Job{User: "a", Deadline: stored().Add(24 * time.Hour)}},
 		{"a job says its times", nats.Header{"Mulligan-Deadline": {"2026-03-01T13:00:00.000000123Z"}, "Mulligan-Not-Before": {"2026-03-01T13:30:00.000000123+01:00"}},
-			mulligan.Job{Deadline: later, NotBefore: stored.Add(30 * time.Minute)}},
-		{"a deadline that is too far away is cut", nats.Header{"Mulligan-Deadline": {"2999-01-01T00:00:00Z"}}, mulligan.Job{Deadline: stored.Add(mulligan.MaxDeadline)}},
-		{"the ID may be repeated for people", nats.Header{"Mulligan-Id": {"a b"}}, mulligan.Job{Deadline: stored.Add(24 * time.Hour)}},
+			mulligan.Job{Deadline: later, NotBefore: stored().Add(30 * time.Minute)}},
+		{"a deadline that is too far away is cut", nats.Header{"Mulligan-Deadline": {"2999-01-01T00:00:00Z"}}, mulligan.Job{Deadline: stored().Add(mulligan.MaxDeadline)}},
+		{"the ID may be repeated for people", nats.Header{"Mulligan-Id": {"a b"}}, mulligan.Job{Deadline: stored().Add(24 * time.Hour)}},
 		{"what only workers write is dropped", nats.Header{"Mulligan-Published": {"2020-01-01T00:00:00Z"}, "mulligan-attempts": {"3"}, "Mulligan-Reason": {"bored"}, "Nats-Msg-Id": {"x"}, "nats-rollup": {"all"}},
-			mulligan.Job{Deadline: stored.Add(24 * time.Hour)}},
-		{"other headers come along", nats.Header{"X-Team": {"a", "b"}}, mulligan.Job{Header: nats.Header{"X-Team": {"a", "b"}}, Deadline: stored.Add(24 * time.Hour)}},
+			mulligan.Job{Deadline: stored().Add(24 * time.Hour)}},
+		{"other headers come along", nats.Header{"X-Team": {"a", "b"}}, mulligan.Job{Header: nats.Header{"X-Team": {"a", "b"}}, Deadline: stored().Add(24 * time.Hour)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := &nats.Msg{Header: tt.header, Data: []byte("payload")}
-			got, err := mulligan.OpenJob("a.b", mulligan.Token("a b"), m, stored)
+			got, err := mulligan.OpenJob("a.b", mulligan.Token("a b"), m, stored())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,8 +53,8 @@ func TestOpenJob(t *testing.T) {
 			if !reflect.DeepEqual(got.Job, want) {
 				t.Errorf("headers %v give %+v, want %+v", tt.header, got.Job, want)
 			}
-			if !got.Published.Equal(stored) || got.Replay != "" {
-				t.Errorf("published %v, replay %q; want %v and none", got.Published, got.Replay, stored)
+			if !got.Published.Equal(stored()) || got.Replay != "" {
+				t.Errorf("published %v, replay %q; want %v and none", got.Published, got.Replay, stored())
 			}
 		})
 	}
@@ -78,11 +78,11 @@ func TestOpenJobRefuses(t *testing.T) {
 		{"a header name that could not be published again", "1", nats.Header{"X Team": {"a"}}, mulligan.ErrBadJob},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			e, err := mulligan.OpenJob("a.b", tt.token, &nats.Msg{Header: tt.header, Data: []byte("payload")}, stored)
+			e, err := mulligan.OpenJob("a.b", tt.token, &nats.Msg{Header: tt.header, Data: []byte("payload")}, stored())
 			if !errors.Is(err, tt.want) || strings.Contains(err.Error(), "\n") || len(err.Error()) > 500 {
 				t.Fatalf("got error %v, want one short line of %v", err, tt.want)
 			}
-			if e.Kind != "a.b" || e.Token != tt.token || string(e.Payload) != "payload" || !e.Published.Equal(stored) {
+			if e.Kind != "a.b" || e.Token != tt.token || string(e.Payload) != "payload" || !e.Published.Equal(stored()) {
 				t.Errorf("got %+v, want all that could be read", e)
 			}
 			spent := e.SpentMessage("s", mulligan.Move{Reason: mulligan.Malformed, Error: err.Error()})
@@ -99,13 +99,13 @@ func TestAMoveKeepsBodyAndHeadersBitForBit(t *testing.T) {
 		"mulligan-user": {"ü"}, "Mulligan-Deadline": {"2026-03-01T14:00:00+01:00"}, "Content-Type": {"text/plain; charset=utf-8"},
 		"X-Odd-case": {"1", "", "2"}, "X-Empty": {""},
 	}}
-	first, err := mulligan.OpenJob("a.b", "1", m, stored)
+	first, err := mulligan.OpenJob("a.b", "1", m, stored())
 	if err != nil {
 		t.Fatal(err)
 	}
 	moved := first.Moved("somewhere")
 	want := nats.Header{"Mulligan-User": {"ü"}, "Mulligan-Deadline": {"2026-03-01T14:00:00+01:00"}, "Content-Type": {"text/plain; charset=utf-8"},
-		"X-Odd-case": {"1", "", "2"}, "X-Empty": {""}, "Mulligan-Published": {stored.Format(time.RFC3339Nano)}}
+		"X-Odd-case": {"1", "", "2"}, "X-Empty": {""}, "Mulligan-Published": {stored().Format(time.RFC3339Nano)}}
 	if !reflect.DeepEqual(moved.Header, want) || !bytes.Equal(moved.Data, m.Data) || moved.Subject != "somewhere" {
 		t.Errorf("moved: got %+v, want headers %v", moved, want)
 	}
@@ -122,7 +122,7 @@ func TestAMoveKeepsBodyAndHeadersBitForBit(t *testing.T) {
 }
 
 func TestAHandlerCannotChangeWhatIsMoved(t *testing.T) {
-	e, err := mulligan.OpenJob("a.b", "1", &nats.Msg{Header: nats.Header{"X-Team": {"a"}}}, stored)
+	e, err := mulligan.OpenJob("a.b", "1", &nats.Msg{Header: nats.Header{"X-Team": {"a"}}}, stored())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,13 +138,13 @@ func TestAMovedJobKeepsItsDeadline(t *testing.T) {
 		name, deadline string
 		want           time.Time
 	}{
-		{"a job without a deadline has a day from when it was published", "", stored.Add(24 * time.Hour)},
+		{"a job without a deadline has a day from when it was published", "", stored().Add(24 * time.Hour)},
 		{"a deadline stays", "2026-03-02T00:00:00Z", time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)},
-		{"a deadline that is too far away is cut after a move too", "2999-01-01T00:00:00Z", stored.Add(mulligan.MaxDeadline)},
+		{"a deadline that is too far away is cut after a move too", "2999-01-01T00:00:00Z", stored().Add(mulligan.MaxDeadline)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := &nats.Msg{Header: nats.Header{"Mulligan-Deadline": {tt.deadline}}}
-			e, err := mulligan.OpenJob("a.b", "1", m, stored)
+			e, err := mulligan.OpenJob("a.b", "1", m, stored())
 			if err != nil || !e.Deadline.Equal(tt.want) {
 				t.Fatalf("published: deadline %v, %v; want %v", e.Deadline, err, tt.want)
 			}
@@ -164,7 +164,7 @@ func TestOpenMovedRefusesATimeThatIsNone(t *testing.T) {
 }
 
 func TestOpenSpent(t *testing.T) {
-	e, err := mulligan.OpenJob("a.b", "1", &nats.Msg{Data: []byte("p")}, stored)
+	e, err := mulligan.OpenJob("a.b", "1", &nats.Msg{Data: []byte("p")}, stored())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func FuzzOpenJob(f *testing.F) {
 	f.Add("", "", "", "", "bad name", "a\nb", []byte("\r\n"))
 	f.Fuzz(func(t *testing.T, kind, token, name1, value1, name2, value2 string, data []byte) {
 		m := &nats.Msg{Header: nats.Header{name1: {value1}, name2: {value2}}, Data: data}
-		e, err := mulligan.OpenJob(kind, token, m, stored)
+		e, err := mulligan.OpenJob(kind, token, m, stored())
 		if !bytes.Equal(e.Payload, data) || e.Token != token || e.Kind != kind {
 			t.Fatalf("got %+v, want everything that could be read", e)
 		}
@@ -225,8 +225,8 @@ func FuzzOpenJob(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if e.Deadline.IsZero() || e.Deadline.After(stored.Add(mulligan.MaxDeadline)) {
-			t.Fatalf("deadline %v of a job stored at %v", e.Deadline, stored)
+		if e.Deadline.IsZero() || e.Deadline.After(stored().Add(mulligan.MaxDeadline)) {
+			t.Fatalf("deadline %v of a job stored at %v", e.Deadline, stored())
 		}
 		again, err := mulligan.OpenMoved(kind, token, e.Moved("s"))
 		again.Replay = e.Replay // is for the stream of jobs only

@@ -16,7 +16,10 @@ type delivery struct {
 	env    mulligan.Envelope
 	bad    error // why it is not a job
 	from   *source
-	signed time.Time // when the server last had a sign of it; guarded by the hand
+
+	// Guarded by the hand.
+	begun  bool
+	signed time.Time // when the server last had a sign of it
 }
 
 // open reads a message that was pulled. What is not a job is a delivery too.
@@ -46,13 +49,21 @@ func (s *source) open(msg jetstream.Msg, now time.Time) *delivery {
 // It is safe for concurrent use.
 type hand struct {
 	mu   sync.Mutex
-	held map[*delivery]bool // true once it has begun
+	held map[string]*delivery // by address
 }
 
-func (h *hand) add(d *delivery) {
+// add takes d in hand, unless the same message runs here already: after the
+// server was away for longer than AckWait it delivers again what this worker
+// still works on, and the signs and the end of that count for both.
+func (h *hand) add(d *delivery) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.held[d] = false
+	if had := h.held[d.address]; had != nil && had.begun {
+		had.signed = d.signed
+		return false
+	}
+	h.held[d.address] = d
+	return true
 }
 
 // begin reports whether d may start: whether it is still held, and the server
@@ -60,22 +71,24 @@ func (h *hand) add(d *delivery) {
 func (h *hand) begin(d *delivery, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, ok := h.held[d]; !ok {
+	if h.held[d.address] != d {
 		return false
 	}
 	const margin = 2 * time.Second
 	if now.Sub(d.signed) > mulligan.AckWait-margin {
-		delete(h.held, d)
+		delete(h.held, d.address)
 		return false
 	}
-	h.held[d] = true
+	d.begun = true
 	return true
 }
 
 func (h *hand) drop(d *delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.held, d)
+	if h.held[d.address] == d {
+		delete(h.held, d.address)
+	}
 }
 
 // sign gives the server a sign of each message, but gives back those that have
@@ -83,14 +96,14 @@ func (h *hand) drop(d *delivery) {
 func (h *hand) sign(now time.Time) (back []*delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for d, begun := range h.held {
-		if !begun && now.Sub(d.signed) >= mulligan.ProgressEvery {
-			delete(h.held, d)
+	for address, d := range h.held {
+		if !d.begun && now.Sub(d.signed) >= mulligan.ProgressEvery {
+			delete(h.held, address)
 			_ = d.msg.Nak() // lost, it comes back after AckWait
 			back = append(back, d)
 			continue
 		}
-		if begun && d.msg.InProgress() == nil {
+		if d.begun && d.msg.InProgress() == nil {
 			d.signed = now
 		}
 	}
@@ -101,9 +114,9 @@ func (h *hand) sign(now time.Time) (back []*delivery) {
 func (h *hand) giveBackAll() (begun int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for d, b := range h.held {
+	for _, d := range h.held {
 		_ = d.msg.Nak() // lost, it comes back after AckWait
-		if b {
+		if d.begun {
 			begun++
 		}
 	}

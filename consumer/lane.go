@@ -160,7 +160,9 @@ func (l *lane) fetch(ctx context.Context, s *source, n int) error {
 	}
 	for msg := range batch.Messages() {
 		d := s.open(msg, time.Now())
-		l.w.hand.add(d)
+		if !l.w.hand.add(d) {
+			continue
+		}
 		l.w.Metrics.InHand(l.downstream, 1)
 		if ctx.Err() != nil {
 			l.giveBack(d, "shutdown")

@@ -210,7 +210,7 @@ func (w *Worker) prepare(ctx context.Context) error {
 	if w.users, err = budget.Open(ctx, w.js, w.Topology, w.UserRate); err != nil {
 		return err
 	}
-	w.hand.held = map[*delivery]bool{}
+	w.hand.held = map[string]*delivery{}
 	w.suspect = make(chan struct{}, 1)
 	w.peers.Store(1)
 	return nil

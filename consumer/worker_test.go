@@ -248,8 +248,10 @@ func TestAShutdownCostsNoAttempt(t *testing.T) {
 			}
 		}
 		stop := f.work(t, &consumer.Worker{Concurrency: 2, Grace: 3 * time.Second}, handle)
-		f.publish(t, mulligan.Job{ID: "slow"}, mulligan.Job{ID: "quick"}, mulligan.Job{ID: "waiting"}, mulligan.Job{ID: "waiting-2"})
-		time.Sleep(500 * time.Millisecond)
+		f.publish(t, mulligan.Job{ID: "slow"}, mulligan.Job{ID: "quick"})
+		time.Sleep(400 * time.Millisecond) // both have begun
+		f.publish(t, mulligan.Job{ID: "waiting"}, mulligan.Job{ID: "waiting-2"})
+		time.Sleep(100 * time.Millisecond)
 		began := time.Now()
 		stop()
 		if took := time.Since(began); took > 6*time.Second {
