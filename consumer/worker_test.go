@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/consumer"
@@ -391,4 +390,3 @@ func TestAHeldStreamOfRetriesIsNotInTheWayOfFreshJobs(t *testing.T) {
 		}
 	})
 }
-

@@ -33,6 +33,8 @@ func Open(ctx context.Context, js jetstream.JetStream, name string) (*Bucket, er
 type Change struct {
 	Value []byte
 	TTL   time.Duration // of this key; zero is the bucket's
+
+	over uint64 // the revision that it replaces
 }
 
 // Load returns the value of key and its revision; nil if there is none. The
@@ -63,7 +65,8 @@ func (b *Bucket) Update(ctx context.Context, name, key string, apply func(value 
 			if err != nil || c.Value == nil {
 				return err
 			}
-			if err := b.store(ctx, name, key, c, revision); err == nil {
+			c.over = revision
+			if err := b.store(ctx, name, key, c); err == nil {
 				return nil
 			} else if conflict(err) {
 				if ctx.Err() != nil {
@@ -96,10 +99,10 @@ func (b *Bucket) load(ctx context.Context, name, key string) ([]byte, uint64, er
 	return l.value, l.revision, err
 }
 
-func (b *Bucket) store(ctx context.Context, name, key string, c Change, revision uint64) error {
+func (b *Bucket) store(ctx context.Context, name, key string, c Change) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(revision)}
+	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(c.over)}
 	if c.TTL > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(c.TTL.Round(time.Second)))
 	}
