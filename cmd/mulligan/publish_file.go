@@ -188,7 +188,7 @@ func (f *filing) summary() error {
 		f.printf("published %d, duplicates %d, ended before %d, bad lines %d, in %v\n", f.stored, f.duplicate, f.ended, f.bad, took.Round(time.Millisecond))
 	}
 	if f.bad > 0 {
-		return fmt.Errorf("%d lines were not published; mend them and publish the file again, IDs keep the others from running twice", f.bad)
+		return fmt.Errorf("lines not published: %d; mend them and publish the file again, IDs keep the others from running twice", f.bad)
 	}
 	return nil
 }

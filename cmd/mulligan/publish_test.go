@@ -132,7 +132,7 @@ func TestAFileWithBadLinesPublishesTheGoodOnes(t *testing.T) {
 	if len(lines) != 3 || !strings.HasPrefix(c.err, "line 1201: ") {
 		t.Errorf("standard error is %q, want the two bad lines by number and a last word", c.err)
 	}
-	for _, want := range []string{"line 1201: no idempotency key", "line 1202: invalid character", "2 lines were not published"} {
+	for _, want := range []string{"line 1201: no idempotency key", "line 1202: invalid character", "lines not published: 2"} {
 		if !strings.Contains(c.err, want) {
 			t.Errorf("standard error %q does not say %q", c.err, want)
 		}

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/api"
+	"github.com/mulligan-queue/mulligan/internal/config"
 	"github.com/mulligan-queue/mulligan/internal/doctor"
 )
 
@@ -166,8 +169,8 @@ func TestOneProcessServesAJobsWholeLife(t *testing.T) {
 
 func TestRolesRunInProcessesOfTheirOwn(t *testing.T) {
 	e, at := provisionedServer(t)
-	config := kindsOf(t, target(t).URL)
-	worker, stopWorker := background(t, at("worker", "--config", config, "--http", "127.0.0.1:0")...)
+	file := kindsOf(t, target(t).URL)
+	worker, stopWorker := background(t, at("worker", "--config", file, "--http", "127.0.0.1:0")...)
 	_, stopScheduler := background(t, at("scheduler")...)
 	if c := call(t, "", at("publish", "email.send", "{}", "--id", "refused")...); c.code != exitDone {
 		t.Fatal(c.err)
@@ -220,5 +223,28 @@ func TestStagesStopInTheirOrder(t *testing.T) {
 	err := runStages(t.Context(), []stage{wait("HTTP"), {"worker", func(context.Context) error { return broken }}})
 	if !errors.Is(err, broken) {
 		t.Errorf("a stage that ends early gave %v, want its error", err)
+	}
+}
+
+func TestTheDemosConfigFileSaysWhatTheDemoRuns(t *testing.T) {
+	file, err := os.ReadFile("../../deploy/demo.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deployed, err := config.Parse(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := config.Parse(fmt.Appendf(nil, demoKinds, "127.0.0.1:9000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(built.Kinds, deployed.Kinds) || !maps.Equal(built.Downstreams, deployed.Downstreams) {
+		t.Errorf("the demo has %+v, deploy/demo.yaml %+v", built, deployed)
+	}
+	for name, target := range built.Targets {
+		if d := deployed.Targets[name]; d == nil || d.URL != target.URL || d.Timeout != target.Timeout {
+			t.Errorf("%s: the demo posts to %s, deploy/demo.yaml says otherwise", name, target.URL)
+		}
 	}
 }

@@ -65,8 +65,10 @@ const (
 // Handler returns the handler of every path.
 func (s *Server) Handler() http.Handler {
 	private := http.NewServeMux()
-	s.route(private, "POST", "/v1/jobs/{kind}", s.publish)
-	s.route(private, "GET", "/v1/jobs/{kind}/{id}", s.job)
+	if s.Publisher != nil {
+		s.route(private, "POST", "/v1/jobs/{kind}", s.publish)
+		s.route(private, "GET", "/v1/jobs/{kind}/{id}", s.job)
+	}
 	if s.Gatherer != nil {
 		s.route(private, "GET", "/metrics", promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{}).ServeHTTP)
 	}

@@ -48,7 +48,7 @@ type findings struct {
 	found []Finding
 }
 
-const checkWait = 10 * time.Second // for all questions of one check
+const checkWait = 5 * time.Second // for all questions of one check
 
 // Check makes every check that can be made and returns what it found. Checks
 // that need what an earlier one missed are left out.

@@ -80,7 +80,7 @@ func (f *findings) streams(ctx context.Context) (goOn bool) {
 			goOn = false
 		case err != nil:
 			f.fail(check, err.Error(), "check that this user may read the stream")
-			goOn = false
+			return false // the others would keep us waiting, too
 		default:
 			f.stream(check, w, s.CachedInfo())
 		}
