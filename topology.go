@@ -43,6 +43,7 @@ const (
 	defaultEvents   = 256 << 20
 	tombstoneAge    = time.Hour
 	moveHeaderSpace = 64 << 10 // what moves add must fit beside the largest job
+	replaySpace     = 1 << 10  // of it, what a replay adds when it publishes the job again
 )
 
 var prefixName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
@@ -145,8 +146,9 @@ func (t Topology) streams(maxPayload int64) []jetstream.StreamConfig {
 		Name: t.JobsStream(), Subjects: []string{t.JobsRoot() + ".>"}, Replicas: t.Replicas, Metadata: meta,
 		Description: "jobs to run, one message per subject", Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
 		MaxMsgsPerSubject: 1, DiscardNewPerSubject: true, MaxBytes: t.JobsMaxBytes, Duplicates: dedupeWindow, AllowDirect: true,
-		// Refuse here what could not be moved later.
-		MaxMsgSize: int32(maxPayload - moveHeaderSpace),
+		// Refuse here what could not be moved later. Publishers keep below by what
+		// a replay adds.
+		MaxMsgSize: int32(maxPayload - moveHeaderSpace + replaySpace),
 	}, {
 		Name: t.RetriesStream(), Subjects: []string{t.prefix() + ".retry.>"}, Replicas: t.Replicas, Metadata: meta,
 		Description: "retries waiting, retries due, and spent jobs", Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardOld,

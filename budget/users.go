@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,7 @@ type ask struct {
 	due, deadline time.Time
 	lead          chan struct{}
 	answer        chan answered
+	gone          bool // it waits no more
 }
 
 type answered struct {
@@ -76,9 +78,12 @@ func (u *Users) Take(ctx context.Context, user string, due, deadline time.Time) 
 	u.join(user, a)
 	select {
 	case <-a.lead:
-		u.serve(ctx, user)
+		u.serve(ctx, user, a)
 	case got := <-a.answer:
 		return got.place, got.err
+	case <-ctx.Done():
+		u.leave(user, a)
+		return Place{}, fmt.Errorf("take a place for a user: %w", ctx.Err())
 	}
 	got := <-a.answer
 	return got.place, got.err
@@ -95,15 +100,40 @@ func (u *Users) join(user string, a *ask) {
 	}
 }
 
+// leave takes a out of the user's line. Should it have come to lead just now,
+// another does.
+func (u *Users) leave(user string, a *ask) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	a.gone = true
+	if line, led := u.lines[user]; led {
+		u.lines[user] = waiting(line)
+	}
+	select {
+	case <-a.lead:
+		u.handOn(user)
+	default:
+	}
+}
+
 // serve answers all who wait for the user with one write, then lets the next
-// in line lead.
-func (u *Users) serve(ctx context.Context, user string) {
+// in line lead. When the time of the one who leads is up, the others still wait.
+func (u *Users) serve(ctx context.Context, user string, leader *ask) {
 	u.mu.Lock()
 	line := u.lines[user]
 	u.lines[user] = nil
 	u.mu.Unlock()
 
 	places, err := u.take(ctx, user, line)
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err != nil && ctx.Err() != nil {
+		leader.gone = true
+		leader.answer <- answered{err: err}
+		u.lines[user] = waiting(append(line, u.lines[user]...))
+		line = nil
+	}
 	for i, a := range line {
 		if err != nil {
 			a.answer <- answered{err: err}
@@ -111,14 +141,20 @@ func (u *Users) serve(ctx context.Context, user string) {
 		}
 		a.answer <- answered{place: places[i]}
 	}
+	u.handOn(user)
+}
 
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if waiting := u.lines[user]; len(waiting) > 0 {
-		waiting[0].lead <- struct{}{}
+// handOn lets the first in the user's line lead. The line is gone with its last.
+func (u *Users) handOn(user string) {
+	if line := u.lines[user]; len(line) > 0 {
+		line[0].lead <- struct{}{}
 		return
 	}
 	delete(u.lines, user)
+}
+
+func waiting(line []*ask) []*ask {
+	return slices.DeleteFunc(line, func(a *ask) bool { return a.gone })
 }
 
 func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, error) {

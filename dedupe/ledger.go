@@ -25,13 +25,14 @@ func Open(ctx context.Context, js jetstream.JetStream, t mulligan.Topology) (*Le
 	return &Ledger{bucket: b}, nil
 }
 
-// Load returns the record of a key; nil if there is none.
+// Load returns the record of a key; nil if there is none. It fails with
+// [ErrUnreadable] on a record that it cannot decode.
 func (l *Ledger) Load(ctx context.Context, key string) (*mulligan.Record, error) {
 	b, _, err := l.bucket.Load(ctx, key)
 	if b == nil || err != nil {
 		return nil, err
 	}
-	return mulligan.DecodeRecord(b)
+	return decode(key, b)
 }
 
 // Update lets apply change the record of a key and stores it if apply returns
@@ -48,8 +49,8 @@ func (l *Ledger) Update(ctx context.Context, name, key string, apply func(r *mul
 		r := new(mulligan.Record)
 		if value != nil {
 			var err error
-			if r, err = mulligan.DecodeRecord(value); err != nil {
-				return cas.Change{}, fmt.Errorf("%w: %s: %w", ErrUnreadable, key, err)
+			if r, err = decode(key, value); err != nil {
+				return cas.Change{}, err
 			}
 		}
 		if !apply(r) {
@@ -57,4 +58,12 @@ func (l *Ledger) Update(ctx context.Context, name, key string, apply func(r *mul
 		}
 		return cas.Change{Value: r.Encode()}, nil
 	})
+}
+
+func decode(key string, b []byte) (*mulligan.Record, error) {
+	r, err := mulligan.DecodeRecord(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreadable, key, err)
+	}
+	return r, nil
 }

@@ -7,4 +7,8 @@ import (
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 )
 
-func TestMain(m *testing.M) { os.Exit(natstest.Main(m)) }
+func TestMain(m *testing.M) {
+	code := natstest.Main(m)
+	removeProgram()
+	os.Exit(code)
+}

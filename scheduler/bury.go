@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -118,33 +117,14 @@ func (s *Scheduler) markDead(ctx context.Context, l *mulligan.Letter) error {
 func (s *Scheduler) discard(ctx context.Context, name string, seq uint64) error {
 	return s.answer(ctx, name, func(ctx context.Context) error {
 		err := s.dead.DeleteMsg(ctx, seq)
-		var api *jetstream.APIError
-		if errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && (api.ErrorCode == codeNoMessage || api.ErrorCode == codeDeleteFailed) {
-			return s.gone(ctx, seq)
+		if err == nil {
+			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("delete letter %d: %w", seq, err)
+		if _, gone := s.dead.GetMsg(ctx, seq); errors.Is(gone, jetstream.ErrMsgNotFound) {
+			return nil
 		}
-		return nil
+		return fmt.Errorf("delete letter %d: %w", seq, err)
 	})
-}
-
-// Error codes of nats-server, see server/errors.json there.
-const (
-	codeNoMessage    = 10037
-	codeDeleteFailed = 10057
-)
-
-// gone reports, as an error, a letter that is still there.
-func (s *Scheduler) gone(ctx context.Context, seq uint64) error {
-	_, err := s.dead.GetMsg(ctx, seq)
-	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return nil
-	case err != nil:
-		return fmt.Errorf("look for letter %d: %w", seq, err)
-	}
-	return errors.New("letter " + strconv.FormatUint(seq, 10) + " could not be deleted")
 }
 
 // answer makes one call and waits for its answer, but not for ever.

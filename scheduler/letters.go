@@ -42,19 +42,20 @@ func (s *Scheduler) Letters(ctx context.Context, q Query) ([]mulligan.Letter, er
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
-	letters, err := s.scan(ctx, q)
+	filters := []string{s.Topology.DeadRoot() + ".>"}
+	if q.Kind != "" {
+		root := s.Topology.DeadRoot() + "." + q.Kind
+		filters = []string{root + ".*", root + ".*.*"} // the longer one is of key conflicts, and of other kinds
+	}
+	letters, err := s.scan(ctx, filters, q)
 	slices.Reverse(letters)
 	return letters, err
 }
 
-// scan reads the letters, oldest first, and keeps the newest that match.
-func (s *Scheduler) scan(ctx context.Context, q Query) ([]mulligan.Letter, error) {
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{s.Topology.DeadRoot() + ".>"}}
-	if q.Kind != "" {
-		root := s.Topology.DeadRoot() + "." + q.Kind
-		cfg.FilterSubjects = []string{root + ".*", root + ".*.*"}
-	}
-	c, err := s.js.OrderedConsumer(ctx, s.Topology.DeadStream(), cfg)
+// scan reads the letters on some subjects, oldest first, and keeps the newest
+// that match.
+func (s *Scheduler) scan(ctx context.Context, subjects []string, q Query) ([]mulligan.Letter, error) {
+	c, err := s.js.OrderedConsumer(ctx, s.Topology.DeadStream(), jetstream.OrderedConsumerConfig{FilterSubjects: subjects})
 	if err != nil {
 		return nil, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
 	}
@@ -105,9 +106,9 @@ func (s *Scheduler) Letter(ctx context.Context, kind, id string) (mulligan.Lette
 	if err := s.connect(ctx); err != nil {
 		return mulligan.Letter{}, err
 	}
-	subject := mulligan.Subject(s.Topology.DeadRoot(), kind, mulligan.Token(id))
-	for _, subject := range []string{subject, mulligan.Subject(s.Topology.DeadRoot(), kind, mulligan.SafeToken(id)), subject + ".*"} {
-		m, err := s.dead.GetLastMsgForSubject(ctx, subject)
+	of := func(token string) string { return mulligan.Subject(s.Topology.DeadRoot(), kind, token) }
+	for _, token := range []string{mulligan.Token(id), mulligan.SafeToken(id)} {
+		m, err := s.dead.GetLastMsgForSubject(ctx, of(token))
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
 			continue
@@ -115,6 +116,10 @@ func (s *Scheduler) Letter(ctx context.Context, kind, id string) (mulligan.Lette
 			return mulligan.Letter{}, fmt.Errorf("%w: read the letter of %s %.80q: %w", mulligan.ErrUnavailable, kind, id, err)
 		}
 		return mulligan.OpenLetter(&nats.Msg{Header: m.Header, Data: m.Data}, m.Sequence)
+	}
+	conflicts, err := s.scan(ctx, []string{of(mulligan.Token(id)) + ".*"}, Query{Kind: kind, Reason: mulligan.KeyConflict, Limit: 1})
+	if err != nil || len(conflicts) > 0 {
+		return append(conflicts, mulligan.Letter{})[0], err
 	}
 	return mulligan.Letter{}, fmt.Errorf("%w: no dead letter of %s %.80q", mulligan.ErrNotFound, kind, id)
 }

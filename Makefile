@@ -1,0 +1,42 @@
+# Everything here needs Go 1.26 or newer and nothing else, except that the race
+# detector wants a C compiler: without one the tests run without it.
+
+GO ?= go
+FUZZTIME ?= 5s
+RACE := $(shell command -v `$(GO) env CC | cut -d' ' -f1` >/dev/null 2>&1 && echo -race)
+
+.PHONY: help run build check test fuzz
+
+help:
+	@echo 'make run    the demo: everything in one process, with a provider that fails'
+	@echo 'make build  a static binary, bin/mulligan'
+	@echo 'make check  what must be true of the source before the tests run'
+	@echo 'make test   all tests'
+	@echo 'make fuzz   each fuzz target for $(FUZZTIME)'
+
+run:
+	$(GO) run ./cmd/mulligan serve --demo
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/mulligan ./cmd/mulligan
+
+check:
+	@echo gofmt
+	@bad=`gofmt -l .`; test -z "$$bad" || { echo "run gofmt -w on:"; echo "$$bad"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+	$(GO) test -run '^TestImports' ./integration
+
+test:
+	@test -n "$(RACE)" || echo 'no C compiler: the tests run without the race detector'
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 5m ./...
+
+# go test fuzzes one target of one package at a time.
+fuzz:
+	@grep -rohE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . >/dev/null || echo 'no fuzz targets'
+	@grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's|/[^/]*:func | |' | sort -u | \
+	while read -r dir target; do \
+		echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
+	done
