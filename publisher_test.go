@@ -292,8 +292,10 @@ func TestAJobOfTheLargestSizeIsStoredAndOneByteMoreIsRefused(t *testing.T) {
 	if _, err := p.Publish(t.Context(), large("2", fits+1)); !errors.Is(err, mulligan.ErrTooLarge) {
 		t.Errorf("one byte more: got %v, want ErrTooLarge", err)
 	}
-	// The stream has the same limit for those who do not use a Publisher.
-	raw := &nats.Msg{Subject: "mulligan.jobs.llm.complete.3", Data: bytes.Repeat([]byte("x"), limit+1)}
+	// The stream leaves room for what a replay adds, and has a limit for those
+	// who do not use a Publisher too.
+	const replay = 1 << 10
+	raw := &nats.Msg{Subject: "mulligan.jobs.llm.complete.3", Data: bytes.Repeat([]byte("x"), limit+replay+1)}
 	var api *jetstream.APIError
 	if _, err := e.JS.PublishMsg(t.Context(), raw); !errors.As(err, &api) || api.ErrorCode != 10054 {
 		t.Errorf("past the publisher: got %v, want 10054", err)

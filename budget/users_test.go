@@ -202,9 +202,9 @@ func TestOneWhoGivesUpLeavesTheOthersWaiting(t *testing.T) {
 				for i, p := range tt.patience {
 					switch got := answers[i]; {
 					case p == never && (got.err != nil || got.place.Denied):
-						t.Errorf("retry %d, which waits on, got %+v", i, got)
+						t.Errorf("retry %d, which waits on, got %+v, %v after %v", i, got.place, got.err, got.after)
 					case p != never && !errors.Is(got.err, context.DeadlineExceeded):
-						t.Errorf("retry %d, which gives up after %v, got %+v", i, p, got)
+						t.Errorf("retry %d, which gives up after %v, got %+v, %v", i, p, got.place, got.err)
 					case p != never && (got.after < p || got.after > p+500*time.Millisecond):
 						t.Errorf("retry %d gave up after %v, want %v", i, got.after, p)
 					}

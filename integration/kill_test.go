@@ -88,6 +88,7 @@ func TestKillWorkerInAHandler(t *testing.T) {
 	p := newProvider(t)
 	start(t, "scheduler", "--server", e.URL)
 	first := start(t, "worker", "--server", e.URL, "--config", config(t, p, "first"))
+	eventually(t, 30*time.Second, "the first worker runs", func() bool { return first.log.has("worker runs") })
 	var lines []line
 	for i := range jobs {
 		class, kind := fine, keyedKind

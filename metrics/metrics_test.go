@@ -1,0 +1,187 @@
+package metrics_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/metrics"
+)
+
+// tellAll calls every method once, with this type of error.
+func tellAll(m *metrics.Metrics, errorType string) {
+	m.Attempt("email.send", "", time.Millisecond)
+	m.Attempt("email.send", errorType, 2*time.Second)
+	m.Retry("email.send", errorType, mulligan.Park)
+	m.Deferred("email.send", mulligan.UserBudget)
+	m.Done("email.send", "")
+	m.Done("email.send", errorType)
+	m.Spent("email.send", mulligan.Expired)
+	m.Dead("email.send", mulligan.Expired)
+	m.Unburied("email.send")
+	m.Stored("MULLIGAN_JOBS", 7)
+	m.Replayed("email.send")
+	m.LostEvidence("email.send")
+	m.GivenBack("email.send", "shutdown")
+	m.InHand("mailer", 2)
+	m.InHand("mailer", -1)
+	m.NaksWaiting("email.send", 3)
+	m.FreshHeld(true)
+}
+
+// gather returns the value of every series, as name{label="value"}; of a
+// histogram the number of observations.
+func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := map[string]float64{}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "mulligan_") {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var pairs []string
+			for _, l := range m.GetLabel() {
+				pairs = append(pairs, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			name := f.GetName() + "{" + strings.Join(pairs, ",") + "}"
+			series[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return series
+}
+
+func TestEveryFactIsCountedUnderItsName(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	tellAll(metrics.New(reg), "http_503")
+	want := map[string]float64{
+		`mulligan_attempt_seconds{kind="email.send"}`:                                 2,
+		`mulligan_attempts_total{kind="email.send",outcome="ok"}`:                     1,
+		`mulligan_attempts_total{kind="email.send",outcome="http_503"}`:               1,
+		`mulligan_retries_total{error_type="http_503",kind="email.send",verb="park"}`: 1,
+		`mulligan_deferred_total{kind="email.send",reason="user_budget"}`:             1,
+		`mulligan_done_total{kind="email.send"}`:                                      2,
+		`mulligan_recovered_total{error_type="http_503",kind="email.send"}`:           1,
+		`mulligan_spent_total{kind="email.send",reason="expired"}`:                    1,
+		`mulligan_dead_letters_total{kind="email.send",reason="expired"}`:             1,
+		`mulligan_burial_failures_total{kind="email.send"}`:                           1,
+		`mulligan_stored_messages{stream="MULLIGAN_JOBS"}`:                            7,
+		`mulligan_replays_total{kind="email.send"}`:                                   1,
+		`mulligan_lost_evidence_total{kind="email.send"}`:                             1,
+		`mulligan_given_back_total{kind="email.send",why="shutdown"}`:                 1,
+		`mulligan_in_hand{downstream="mailer"}`:                                       1,
+		`mulligan_naks_waiting{kind="email.send"}`:                                    3,
+		`mulligan_fresh_jobs_held{}`:                                                  1,
+	}
+	got := gather(t, reg)
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if v, ok := got[name]; !ok || v != want[name] {
+			t.Errorf("%s is %v, want %v", name, v, want[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[name]; !ok {
+			t.Errorf("%s is new: add it here", name)
+		}
+	}
+}
+
+// counting is a registry that counts what is registered.
+type counting struct {
+	*prometheus.Registry
+	n int
+}
+
+func (c *counting) MustRegister(cs ...prometheus.Collector) {
+	c.n += len(cs)
+	c.Registry.MustRegister(cs...)
+}
+
+func TestNoMetricIsRegisteredAndNeverCounted(t *testing.T) {
+	reg := &counting{Registry: prometheus.NewRegistry()}
+	tellAll(metrics.New(reg), "http_503")
+	families, err := reg.Gather()
+	if err != nil || len(families) != reg.n {
+		t.Errorf("%d metrics of %d are counted, %v: a method is missing here, or of no use", len(families), reg.n, err)
+	}
+}
+
+func TestNoMetricsCountNothing(t *testing.T) {
+	tellAll(nil, "http_503")
+}
+
+func TestTheNumberOfErrorTypesIsBounded(t *testing.T) {
+	const types = 64
+	reg := prometheus.NewRegistry()
+	m := metrics.New(reg)
+	for i := range types + 20 {
+		tellAll(m, fmt.Sprintf("type_%d", i))
+	}
+	m.Attempt("email.send", "type_0", 0) // a type that is known stays itself
+	got := gather(t, reg)
+	for name, want := range map[string]float64{
+		`mulligan_attempts_total{kind="email.send",outcome="type_0"}`:              2,
+		`mulligan_attempts_total{kind="email.send",outcome="type_63"}`:             1,
+		`mulligan_attempts_total{kind="email.send",outcome="other"}`:               20,
+		`mulligan_retries_total{error_type="other",kind="email.send",verb="park"}`: 20,
+		`mulligan_recovered_total{error_type="other",kind="email.send"}`:           20,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+	shown := 0
+	for name := range got {
+		if strings.HasPrefix(name, "mulligan_attempts_total") {
+			shown++
+		}
+	}
+	if want := types + len([]string{"ok", "other"}); shown != want {
+		t.Errorf("%d outcomes are shown, want %d", shown, want)
+	}
+}
+
+func TestNoLabelNamesAUserATaskOrAnID(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	tellAll(metrics.New(reg), "http_503")
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := []string{"kind", "downstream", "reason", "error_type", "verb", "outcome", "why", "stream"}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if !slices.Contains(allowed, l.GetName()) {
+					t.Errorf("%s has the label %s, want one of %q", f.GetName(), l.GetName(), allowed)
+				}
+			}
+		}
+	}
+}
+
+func TestTheMetricsAreNamedAsPrometheusAsks(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	tellAll(metrics.New(reg), "http_503")
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
