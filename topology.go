@@ -42,8 +42,9 @@ const (
 	dedupeWindow    = 2 * time.Minute // the server remembers about 235 bytes an ID
 	defaultEvents   = 256 << 20
 	tombstoneAge    = time.Hour
-	moveHeaderSpace = 64 << 10 // what moves add must fit beside the largest job
-	replaySpace     = 1 << 10  // of it, what a replay adds when it publishes the job again
+	moveHeaderSpace = 64 << 10  // what moves add must fit beside the largest job
+	minPayload      = 512 << 10 // of the server: the largest record has to fit
+	replaySpace     = 1 << 10   // of it, what a replay adds when it publishes the job again
 )
 
 var prefixName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
@@ -122,8 +123,8 @@ func (t Topology) Ensure(ctx context.Context, js jetstream.JetStream) error {
 		return err
 	}
 	limit := js.Conn().MaxPayload()
-	if limit < 2*moveHeaderSpace {
-		return fmt.Errorf("the server's max_payload is %d bytes; set it to %d or more", limit, 2*moveHeaderSpace)
+	if limit < minPayload {
+		return fmt.Errorf("the server's max_payload is %d bytes; set it to %d or more", limit, minPayload)
 	}
 	for _, cfg := range t.streams(limit) {
 		if err := ensureStream(ctx, js, cfg); err != nil {

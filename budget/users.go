@@ -177,8 +177,9 @@ func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, er
 	return places, nil
 }
 
-// take gives a one place, by the clock of its due time: a retry that waits for
-// its delay anyway is in nobody's way before.
+// take gives a one place by the clock of its planning. A retry that waits for its
+// own delay anyway does not push back those that are due before it; several with
+// one long delay may then come back together, as many as the rate allows in it.
 func (s *UserState) take(r Rate, a *ask, now time.Time) Place {
 	at, next := r.place(s.Whole, now)
 	if at.Before(a.due) {

@@ -35,6 +35,11 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 	if job.ID == "" && k.Effect.NeedsID() {
 		return Rehearsal{}, fmt.Errorf("%w: kind %s is %s", mulligan.ErrNoKey, k.Name, k.Effect)
 	}
+	if job.ID != "" {
+		if _, err := mulligan.ParseToken(mulligan.Token(job.ID)); err != nil {
+			return Rehearsal{}, err
+		}
+	}
 	job.Kind, job.Attempt, job.AttemptsMax = k.Name, max(job.Attempt, 1), k.Policy.Attempts
 	started := time.Now()
 	result, err := new(Worker).call(ctx, h, &job, k.Policy.Timeout)

@@ -64,11 +64,12 @@ func (s *Scheduler) scan(ctx context.Context, subjects []string, q Query) ([]mul
 		return nil, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
 	}
 	var letters []mulligan.Letter
-	for left := info.NumPending; left > 0; {
-		batch, err := c.Fetch(int(min(left, pullMax)), jetstream.FetchContext(ctx))
+	for left := info.NumPending; left > 0 && ctx.Err() == nil; {
+		batch, err := c.FetchNoWait(int(min(left, pullMax)))
 		if err != nil {
 			return letters, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
 		}
+		before := left
 		for msg := range batch.Messages() {
 			left--
 			if l, ok := s.matching(msg, q); ok {
@@ -79,8 +80,11 @@ func (s *Scheduler) scan(ctx context.Context, subjects []string, q Query) ([]mul
 		if err := batch.Error(); err != nil {
 			return letters, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
 		}
+		if left == before {
+			break // the others went meanwhile
+		}
 	}
-	return letters, nil
+	return letters, ctx.Err()
 }
 
 func (s *Scheduler) matching(msg jetstream.Msg, q Query) (mulligan.Letter, bool) {
@@ -107,7 +111,11 @@ func (s *Scheduler) Letter(ctx context.Context, kind, id string) (mulligan.Lette
 		return mulligan.Letter{}, err
 	}
 	of := func(token string) string { return mulligan.Subject(s.Topology.DeadRoot(), kind, token) }
-	for _, token := range []string{mulligan.Token(id), mulligan.SafeToken(id)} {
+	tokens := []string{mulligan.Token(id), mulligan.SafeToken(id)}
+	if _, err := mulligan.ParseToken(tokens[0]); err != nil {
+		tokens = tokens[1:] // no ID at all, and maybe too long to ask for
+	}
+	for _, token := range tokens {
 		m, err := s.dead.GetLastMsgForSubject(ctx, of(token))
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
@@ -117,7 +125,7 @@ func (s *Scheduler) Letter(ctx context.Context, kind, id string) (mulligan.Lette
 		}
 		return mulligan.OpenLetter(&nats.Msg{Header: m.Header, Data: m.Data}, m.Sequence)
 	}
-	conflicts, err := s.scan(ctx, []string{of(mulligan.Token(id)) + ".*"}, Query{Kind: kind, Reason: mulligan.KeyConflict, Limit: 1})
+	conflicts, err := s.scan(ctx, []string{of(tokens[0]) + ".*"}, Query{Kind: kind, Reason: mulligan.KeyConflict, Limit: 1})
 	if err != nil || len(conflicts) > 0 {
 		return append(conflicts, mulligan.Letter{})[0], err
 	}
