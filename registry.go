@@ -13,7 +13,7 @@ import (
 )
 
 // Declare writes kinds to the bucket of kinds, where publishers, operators and
-// other workers read them. It returns those that another worker had declared
+// other workers read them, with their defaults filled in. It returns those that another worker had declared
 // differently, as they were.
 func (t Topology) Declare(ctx context.Context, js jetstream.JetStream, kinds []Kind) (differed []Kind, err error) {
 	kv, err := js.KeyValue(ctx, t.KindsBucket())
@@ -21,6 +21,10 @@ func (t Topology) Declare(ctx context.Context, js jetstream.JetStream, kinds []K
 		return nil, fmt.Errorf("declare kinds: %w", notProvisioned(err))
 	}
 	for _, k := range kinds {
+		k, err := k.Normal()
+		if err != nil {
+			return differed, fmt.Errorf("declare kinds: %w", err)
+		}
 		had, err := kv.Get(ctx, k.Name)
 		switch {
 		case err == nil && bytes.Equal(had.Value(), k.encode()):
