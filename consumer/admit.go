@@ -44,7 +44,7 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	case r.State == mulligan.Spent || r.State == mulligan.Dead:
 		// Interrupted, or a message that outlived the end of its key.
 		return ended(r), false
-	case !f.now.Before(f.deadline):
+	case !f.now.Before(f.deadline), !f.notBefore.Before(f.deadline):
 		return decide(r, f, verdict{verb: spend, reason: mulligan.Expired}), true
 	case r.Attempts >= f.policy.Attempts:
 		return decide(r, f, verdict{verb: spend, reason: mulligan.AttemptsExhausted}), true

@@ -41,6 +41,7 @@ func TestAdmit(t *testing.T) {
 		{"a job whose attempts are used is not run", mulligan.Record{State: mulligan.Live, Payload: published, Attempts: 4}, nil, spend, mulligan.AttemptsExhausted, true, mulligan.Spent},
 		{"a job whose time is used is not run", mulligan.Record{State: mulligan.Live, Payload: published, Spent: 10 * time.Second}, nil, spend, mulligan.TimeExhausted, true, mulligan.Spent},
 		{"a job published for later is deferred", mulligan.Record{}, func(f *facts) { f.notBefore = noon.Add(time.Minute) }, deferred, mulligan.NotYet, true, mulligan.Parked},
+		{"a job published for later than its deadline is not kept until then", mulligan.Record{}, func(f *facts) { f.notBefore = noon.Add(time.Hour) }, spend, mulligan.Expired, true, mulligan.Spent},
 		{"a job published for now runs", mulligan.Record{}, func(f *facts) { f.notBefore = noon }, run, "", false, ""},
 		{"a retry that is due runs, whatever its clock says", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Second)}, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},
 		{"a key published again waits behind its own retry", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Minute)}, nil, wait, mulligan.InProgress, false, mulligan.Parked},

@@ -32,7 +32,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	}
 	k, ok := w.kinds[d.env.Kind]
 	if !ok {
-		w.Log.Warn().Str("kind", d.env.Kind).Str("id", d.env.ID).Dur("delay", unservedDelay).Msg("no handler for this kind here; given back")
+		d.line(w.Log.Warn(), "no_handler", unservedDelay).Msg("no handler for this kind here; given back")
 		w.Metrics.GivenBack(d.env.Kind, "no_handler")
 		w.nak(d, unservedDelay)
 		return
@@ -87,7 +87,8 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 // attempt runs the handler once and judges the outcome.
 func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulligan.Record) verdict {
 	job := d.env.Job
-	job.Attempt, job.AttemptsMax = rec.Attempts+1, k.Policy.Attempts
+	d.tries = rec.Attempts + 1
+	job.Attempt, job.AttemptsMax = d.tries, k.Policy.Attempts
 	if rec.Changed != nil {
 		job.Payload = rec.Changed
 	}
@@ -147,7 +148,8 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 	w.Metrics.Done(d.env.Kind, last)
 	if last != "" {
 		w.tell(d, mulligan.Event{Event: mulligan.EventRecovered, Attempt: attempts, ErrorType: last})
-		w.Log.Info().Str("kind", d.env.Kind).Str("id", d.env.ID).Int("attempt", attempts).Str("reason", last).Dur("delay", 0).Msg("recovered")
+		d.tries = attempts
+		d.line(w.Log.Info(), last, 0).Msg("recovered")
 	}
 	return verdict{verb: ack}
 }
@@ -181,7 +183,7 @@ func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) ver
 // unrecorded is the verdict when the ledger could not be read or written.
 func (w *Worker) unrecorded(ctx context.Context, d *delivery, err error) verdict {
 	w.Metrics.LostEvidence(d.env.Kind)
-	w.Log.Error().Err(err).Str("kind", d.env.Kind).Str("id", d.env.ID).Msg("the record could not be changed; evidence is lost")
+	d.line(w.Log.Error(), "lost_evidence", 0).Err(err).Msg("the record could not be changed; evidence is lost")
 	if errors.Is(err, dedupe.ErrUnreadable) {
 		v := verdict{verb: spend, reason: mulligan.InDoubt, errType: "unreadable_record", errText: err.Error()}
 		w.report(d, 0, v)
@@ -201,7 +203,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery) verdict {
 			return r.State != ""
 		})
 		if err != nil {
-			w.Log.Warn().Err(err).Str("kind", d.env.Kind).Str("id", d.env.ID).Msg("start not taken back")
+			d.line(w.Log.Warn(), "shutdown", 0).Err(err).Msg("start not taken back")
 		}
 	}
 	w.Metrics.GivenBack(d.env.Kind, "shutdown")

@@ -12,10 +12,11 @@ import (
 // delivery is a message in this worker's hands.
 type delivery struct {
 	facts
-	msg  jetstream.Msg
-	env  mulligan.Envelope
-	bad  error // why it is not a job
-	from *source
+	msg   jetstream.Msg
+	env   mulligan.Envelope
+	bad   error // why it is not a job
+	tries int   // attempts that are known of, the one that runs included
+	from  *source
 
 	// Guarded by the hand.
 	begun  bool

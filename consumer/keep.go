@@ -47,6 +47,9 @@ func (w *Worker) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			for name, k := range w.kinds {
+				w.Metrics.NaksWaiting(name, k.naks.waiting(now))
+			}
 			for _, d := range w.hand.sign(now) {
 				w.Metrics.GivenBack(d.env.Kind, "waited")
 			}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/call"
@@ -113,7 +114,7 @@ func within(ctx context.Context, d time.Duration, do func(context.Context) error
 }
 
 func (w *Worker) unmoved(d *delivery, v verdict, err error) {
-	w.Log.Error().Err(err).Str("kind", d.env.Kind).Str("id", d.env.ID).Str("verb", string(v.verb)).
+	d.line(w.Log.Error(), string(v.reason), 0).Err(err).Str("verb", string(v.verb)).
 		Msg("move interrupted; the message comes back and the move is finished then")
 }
 
@@ -138,7 +139,7 @@ func (w *Worker) report(d *delivery, attempt int, v verdict) {
 	if !v.due.IsZero() {
 		delay = time.Until(v.due)
 	}
-	level, what := w.Log.Info(), ""
+	what := ""
 	switch v.verb {
 	case nak, park:
 		what = mulligan.EventRetry
@@ -152,10 +153,15 @@ func (w *Worker) report(d *delivery, attempt int, v verdict) {
 	default:
 		return
 	}
-	level.Str("kind", kind).Str("id", d.env.ID).Int("attempt", attempt).Str("reason", reason).Dur("delay", delay).
-		Str("verb", string(v.verb)).Str("error", v.errText).Msg(what)
+	d.tries = attempt
+	d.line(w.Log.Info(), reason, delay).Str("verb", string(v.verb)).Str("error", v.errText).Msg(what)
 	w.tell(d, mulligan.Event{Event: what, Attempt: attempt, Verb: mulligan.Verb(v.verb), Reason: v.reason, Delay: delay,
 		ErrorType: v.errType, Error: v.errText})
+}
+
+// line begins a log line about the job: each has these fields.
+func (d *delivery) line(e *zerolog.Event, reason string, delay time.Duration) *zerolog.Event {
+	return e.Str("kind", d.env.Kind).Str("id", d.env.ID).Int("attempt", d.tries).Str("reason", reason).Stringer("delay", delay.Round(time.Millisecond))
 }
 
 // tell sends a copy of what happened to whoever observes. It may be lost.

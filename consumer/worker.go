@@ -108,6 +108,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.prepare(ctx); err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
+	var all []*lane
+	for _, d := range w.downstreams() {
+		l, err := w.lane(ctx, d)
+		if err != nil {
+			return fmt.Errorf("worker: downstream %s: %w", d, err)
+		}
+		all = append(all, l)
+	}
 	service, err := w.announce()
 	if err != nil {
 		return fmt.Errorf("worker: announce: %w", err)
@@ -117,13 +125,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	hard, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var lanes, keeper sync.WaitGroup
 	keeper.Go(func() { w.keep(hard) })
-	for _, d := range w.downstreams() {
-		l, err := w.lane(ctx, d)
-		if err != nil {
-			stop()
-			keeper.Wait()
-			return fmt.Errorf("worker: downstream %s: %w", d, err)
-		}
+	for _, l := range all {
 		lanes.Go(func() { l.run(ctx, hard) })
 	}
 	w.Log.Info().Strs("downstreams", w.downstreams()).Int("kinds", len(w.kinds)).Msg("worker runs")

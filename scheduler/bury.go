@@ -86,7 +86,7 @@ func (s *Scheduler) post(ctx context.Context, l *mulligan.Letter, subject, addre
 		}
 		s.Metrics.Dead(l.Kind, l.Reason)
 		s.Log.Warn().Str("kind", l.Kind).Str("id", l.ID).Int("attempt", l.Attempts).Str("reason", string(l.Reason)).
-			Dur("delay", 0).Str("error_type", l.ErrorType).Str("error", l.Error).Msg("dead")
+			Stringer("delay", time.Duration(0)).Str("error_type", l.ErrorType).Str("error", l.Error).Msg("dead")
 		s.tell(l, mulligan.EventDead)
 		return nil
 	})

@@ -56,7 +56,7 @@ func (s *Scheduler) Replay(ctx context.Context, kind, id string) (Replayed, erro
 			return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, err)
 		}
 		s.Metrics.Replayed(l.Kind)
-		s.Log.Info().Str("kind", l.Kind).Str("id", l.ID).Int("attempt", l.Attempts).Str("reason", string(l.Reason)).Dur("delay", 0).Msg("replayed")
+		s.Log.Info().Str("kind", l.Kind).Str("id", l.ID).Int("attempt", l.Attempts).Str("reason", string(l.Reason)).Stringer("delay", time.Duration(0)).Msg("replayed")
 		s.tell(&l, mulligan.EventReplayed)
 	}
 	// By its sequence: should the job be dead again by now, its new letter stays.
