@@ -157,7 +157,7 @@ func (p *Publisher) consult(ctx context.Context, d *draft) error {
 		return err
 	}
 	if rec.Payload != FingerprintOf(d.job.Payload) {
-		return fmt.Errorf("%w: kind %s, ID %.80q", ErrKeyConflict, d.job.Kind, d.job.ID)
+		return fmt.Errorf("%w: %s %.80q has another payload; use a new ID, or send the same bytes", ErrKeyConflict, d.job.Kind, d.job.ID)
 	}
 	d.receipt.Duplicate = true
 	if rec.Ended() {
@@ -214,7 +214,7 @@ func (p *Publisher) compare(ctx context.Context, d *draft) (found bool, err erro
 	queued, err := p.jobs.GetLastMsgForSubject(ctx, d.msg.Subject)
 	switch {
 	case err == nil && FingerprintOf(queued.Data) != FingerprintOf(d.job.Payload):
-		return true, fmt.Errorf("%w: kind %s, ID %.80q is queued with another payload", ErrKeyConflict, d.job.Kind, d.job.ID)
+		return true, fmt.Errorf("%w: %s %.80q is queued with another payload; use a new ID, or send the same bytes", ErrKeyConflict, d.job.Kind, d.job.ID)
 	case err == nil:
 		d.receipt.Seq, d.receipt.Duplicate = queued.Sequence, true
 		return true, nil
