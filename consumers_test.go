@@ -69,7 +69,9 @@ func consumer(t *testing.T, e *natstest.Env, stream, downstream string) jetstrea
 // take pulls and acknowledges all there is, and returns kind/token=payload.
 func take(t *testing.T, c jetstream.Consumer) []string {
 	t.Helper()
-	batch, err := c.FetchNoWait(100)
+	// A consumer hears of a message a moment after the stream has it, so do not
+	// ask for what is there at once.
+	batch, err := c.Fetch(100, jetstream.FetchMaxWait(300*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}

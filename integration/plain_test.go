@@ -3,13 +3,12 @@ package integration
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,287 +16,212 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/consumer"
+	"github.com/mulligan-queue/mulligan/internal/natstest"
 	"github.com/mulligan-queue/mulligan/scheduler"
 )
 
-// bodies are what a handler was given, by ID.
-type bodies struct {
-	mu  sync.Mutex
-	got map[string][]byte
+// house is a worker and a scheduler in a bubble, and what their handler saw.
+type house struct {
+	*natstest.Env
+	kind  mulligan.Kind
+	pub   *mulligan.Publisher
+	sched *scheduler.Scheduler
+
+	mu   sync.Mutex
+	runs map[string]int
+	last map[string][]byte
 }
 
-func (b *bodies) set(id string, body []byte) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.got[id] = bytes.Clone(body)
-}
-
-func (b *bodies) of(id string) (body []byte, ran bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	body, ran = b.got[id]
-	return body, ran
-}
-
-func TestPlainNATS(t *testing.T) {
-	t.Parallel()
-	f := newFloor(t, mulligan.Kind{Name: "plain.job", Effect: mulligan.Pure})
-	got := &bodies{got: map[string][]byte{}}
-	f.work(t, &consumer.Worker{}, func(_ context.Context, job *mulligan.Job) ([]byte, error) {
-		got.set(job.ID, job.Payload)
-		return nil, nil
-	})
-	eventually(t, 10*time.Second, "the worker has made its consumer", func() bool {
-		_, err := f.JS.Consumer(t.Context(), f.Topology.JobsStream(), mulligan.DurableName(mulligan.DefaultDownstream))
-		return err == nil
-	})
-	limit := f.largest(t)
-	big, long := random(limit), strings.Repeat("x", 3900)
-	for i, c := range []struct {
-		name, token string
-		header      nats.Header
-		body        []byte
-		runs        string // the ID under which it does; empty for a letter
-	}{
-		{"a subject and a body", "order-42", nil, []byte("hello"), "order-42"},
-		{"no body", "empty", nil, nil, "empty"},
-		{"the largest body", "big", nil, big, "big"},
-		{"an encoded ID", mulligan.Token("ünï/1"), nil, []byte("x"), "ünï/1"},
-		{"an ID that names itself in a header", mulligan.Token("a b"), nats.Header{"mulligan-id": {"a b"}}, []byte("x"), "a b"},
-		{"headers of somebody else's", "strange", nats.Header{"X-Mine": {"1", "2"}, "x-mine": {"3"}}, []byte("x"), "strange"},
-		{"headers that only workers write", "forged", nats.Header{"Mulligan-Attempts": {"99"}, "Mulligan-Reason": {"cancelled"}, "Mulligan-Replay": {"x"}}, []byte("x"), "forged"},
-		{"a token that is no encoding", "=%%%", nil, []byte("x"), ""},
-		{"a token that encodes nothing", "=", nil, []byte("x"), ""},
-		{"a token that encodes what needs none", "=YWJj", nil, []byte("x"), ""},
-		{"a token that encodes a control character", "=YQpi", nil, []byte("x"), ""},
-		{"a token that is not ASCII", "ünï", nil, []byte("x"), ""},
-		{"a token of 3,900 bytes", long, nil, []byte("x"), ""},
-		{"a token of 3,900 bytes and no body", "=" + long[1:], nil, nil, ""},
-		{"the largest body under a bad token", "!", nil, big, ""},
-		{"a deadline that is no time", "late", nats.Header{"Mulligan-Deadline": {"tomorrow"}}, []byte("x"), ""},
-		{"a not-before that is no time", "early", nats.Header{"mulligan-not-before": {"soon"}}, []byte("x"), ""},
-		{"another job's ID in a header", "one", nats.Header{"Mulligan-Id": {"two"}}, []byte("x"), ""},
-		{"a user of 300 bytes", "user", nats.Header{"Mulligan-User": {long[:300]}}, []byte("x"), ""},
-		{"a traceparent that is not text", "trace", nats.Header{"traceparent": {"a\xffb"}}, []byte("x"), ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			m := &nats.Msg{Subject: mulligan.Subject(f.Topology.JobsRoot(), f.kind.Name, c.token), Header: c.header, Data: c.body}
-			if _, err := f.JS.PublishMsg(t.Context(), m); err != nil {
-				t.Fatal(err)
-			}
-			if c.runs == "" {
-				f.malformed(t, c.token, c.body)
-			} else {
-				eventually(t, 20*time.Second, "it ran", func() bool { _, ran := got.of(c.runs); return ran })
-				if body, _ := got.of(c.runs); !bytes.Equal(body, c.body) {
-					t.Errorf("the handler got %d bytes, want the %d that were published", len(body), len(c.body))
+func inHouse(t *testing.T, kind mulligan.Kind, h mulligan.HandlerFunc, do func(t *testing.T, w *house)) {
+	synctest.Test(t, func(t *testing.T) {
+		e := natstest.InBubble(t)
+		e.Provision(t, mulligan.Topology{})
+		w := &house{Env: e, kind: kind, runs: map[string]int{}, last: map[string][]byte{},
+			pub: &mulligan.Publisher{Conn: e.Conn, Kinds: []mulligan.Kind{kind}}, sched: &scheduler.Scheduler{Conn: e.Conn}}
+		worker := &consumer.Worker{Conn: e.Conn}
+		worker.Handle(kind, mulligan.HandlerFunc(func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			w.mu.Lock()
+			w.runs[j.ID]++
+			w.last[j.ID] = bytes.Clone(j.Payload)
+			w.mu.Unlock()
+			return h(ctx, j)
+		}))
+		ctx, end := context.WithCancel(t.Context())
+		var procs sync.WaitGroup
+		for _, run := range []func(context.Context) error{worker.Run, w.sched.Run} {
+			procs.Go(func() {
+				if err := run(ctx); err != nil {
+					t.Error(err)
 				}
-			}
-			after := fmt.Sprint("after-", i)
-			f.publish(t, mulligan.Job{ID: after})
-			eventually(t, 20*time.Second, "the next job ran", func() bool { return len(f.runsOf(after)) == 1 })
-		})
-	}
-	t.Run("one byte more than the largest body is refused", func(t *testing.T) {
-		_, err := f.JS.Publish(t.Context(), mulligan.Subject(f.Topology.JobsRoot(), f.kind.Name, "over"), append(big, 0))
-		var refused *jetstream.APIError
-		if !errors.As(err, &refused) {
-			t.Errorf("got %v, want to be told by the server", err)
+			})
 		}
-		if _, err := f.pub.Publish(t.Context(), mulligan.Job{Kind: f.kind.Name, ID: "over", Payload: append(big, 0)}); !errors.Is(err, mulligan.ErrTooLarge) {
-			t.Errorf("got %v, want ErrTooLarge", err)
-		}
+		time.Sleep(time.Second)
+		do(t, w)
+		end()
+		procs.Wait()
 	})
-	t.Run("headers that are none", func(t *testing.T) {
-		for i, block := range []string{"NATS/1.0\r\nno colon\r\n\r\n", "NATS/1.0 503 odd\r\n\r\n", "NATS/1.0\r\nbad name: 1\r\n\r\n", "NATS/1.0\r\n: 1\r\n\r\n",
-			"NATS/1.0\r\nNul: \x00\r\n\r\n", "NATS/1.0\r\nMulligan-Deadline : 1\r\n\r\n", "nonsense\r\n\r\n"} {
-			f.raw(t, mulligan.Subject(f.Topology.JobsRoot(), f.kind.Name, fmt.Sprint("raw-", i)), block, "body")
-		}
-		streams{f.JS}.settled(t, time.Minute)
-		letters, err := (&scheduler.Scheduler{Conn: f.Conn}).Letters(t.Context(), scheduler.Query{})
+}
+
+func (w *house) ran(id string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.runs[id]
+}
+
+var plain = mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}
+
+func TestAStrangersMessageRunsOrIsBuriedAsMalformedAndStopsNobody(t *testing.T) {
+	ok := func(context.Context, *mulligan.Job) ([]byte, error) { return nil, nil }
+	inHouse(t, plain, ok, func(t *testing.T, w *house) {
+		jobs, err := w.JS.Stream(t.Context(), mulligan.Topology{}.JobsStream())
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range 7 {
-			id, dead := fmt.Sprint("raw-", i), mulligan.Reason("")
-			for _, l := range letters {
-				if l.ID == id {
-					dead = l.Reason
+		most := int(jobs.CachedInfo().Config.MaxMsgSize)
+		for i, tt := range []struct {
+			name   string
+			token  string
+			header nats.Header
+			body   []byte
+			runs   string // the ID under which it runs; empty for a letter
+		}{
+			{"a subject and a body are a job", "plain", nil, []byte("hello"), "plain"},
+			{"no body is a body", "empty", nil, nil, "empty"},
+			{"the most the stream takes", "most", nil, make([]byte, most), "most"},
+			{"an encoded ID", mulligan.Token("a b/ü"), nil, nil, "a b/ü"},
+			{"headers of another case", "case", nats.Header{"mulligan-user": {"ada"}, "MULLIGAN-TASK": {"t"}}, nil, "case"},
+			{"a token that is no base64", "=%%%", nil, nil, ""},
+			{"a token of strange letters", "ö", nil, nil, ""},
+			{"a token that is far too long", strings.Repeat("x", 3900), nil, nil, ""},
+			{"a deadline that is no time", "deadline", nats.Header{"Mulligan-Deadline": {"tomorrow"}}, nil, ""},
+			{"a user that is far too long", "user", nats.Header{"Mulligan-User": {strings.Repeat("u", 5000)}}, nil, ""},
+			{"an ID that is not the subject's", "mine", nats.Header{"Mulligan-Id": {"yours"}}, nil, ""},
+			{"facts that only workers write", "facts", nats.Header{"Mulligan-Reason": {"crashed"}, "Mulligan-Published": {"x"}, "Mulligan-Attempts": {"-1"}}, nil, "facts"},
+		} {
+			m := &nats.Msg{Subject: mulligan.Subject(mulligan.Topology{}.JobsRoot(), plain.Name, tt.token), Header: tt.header, Data: tt.body}
+			if _, err := w.JS.PublishMsg(t.Context(), m); err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+			time.Sleep(5 * time.Second)
+			if c := w.Account(t); c.Held() != 0 {
+				t.Errorf("%s: %+v", tt.name, c)
+			}
+			if tt.runs != "" {
+				if w.ran(tt.runs) != 1 || !bytes.Equal(w.last[tt.runs], tt.body) {
+					t.Errorf("%s: ran %d times with %d bytes, want once with %d", tt.name, w.ran(tt.runs), len(w.last[tt.runs]), len(tt.body))
 				}
+				continue
 			}
-			body, ran := got.of(id)
-			if ran && string(body) != "body" || !ran && dead != mulligan.Malformed {
-				t.Errorf("%s: ran %v with %q, letter %q; want it to run or end as malformed", id, ran, body, dead)
+			l, err := w.sched.Letter(t.Context(), plain.Name, tt.token)
+			if err != nil || l.Reason != mulligan.Malformed || l.Error == "" || !bytes.Equal(l.Payload, tt.body) {
+				t.Errorf("%s (%d): letter %s %q, %v; want it malformed", tt.name, i, l.Reason, l.Error, err)
+			}
+			if _, err := w.sched.Replay(t.Context(), plain.Name, tt.token); !errors.Is(err, scheduler.ErrNotReplayable) {
+				t.Errorf("%s: replay: %v", tt.name, err)
 			}
 		}
-	})
-}
-
-// largest is how many bytes a job may have.
-func (f *floor) largest(t *testing.T) int {
-	t.Helper()
-	s, err := f.JS.Stream(t.Context(), f.Topology.JobsStream())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return int(s.CachedInfo().Config.MaxMsgSize)
-}
-
-func random(n int) []byte {
-	b := make([]byte, n)
-	_, _ = rand.Read(b) // never fails
-	return b
-}
-
-// malformed waits for the letter of what is not a job, and checks it.
-func (f *floor) malformed(t *testing.T, token string, body []byte) {
-	t.Helper()
-	s := &scheduler.Scheduler{Conn: f.Conn}
-	var l mulligan.Letter
-	eventually(t, 20*time.Second, "there is a letter", func() (there bool) {
-		letters, err := s.Letters(t.Context(), scheduler.Query{Kind: f.kind.Name, Reason: mulligan.Malformed, Limit: 1})
-		if err != nil {
+		over := &nats.Msg{Subject: mulligan.Subject(mulligan.Topology{}.JobsRoot(), plain.Name, "over"), Data: make([]byte, most+1)}
+		var api *jetstream.APIError
+		if _, err := w.JS.PublishMsg(t.Context(), over); !errors.As(err, &api) {
+			t.Errorf("one byte more than the stream takes: %v", err)
+		}
+		if _, err := w.pub.Publish(t.Context(), mulligan.Job{Kind: plain.Name, ID: "after"}); err != nil {
 			t.Fatal(err)
 		}
-		there = len(letters) == 1 && letters[0].Token == token
-		if there {
-			l = letters[0]
+		time.Sleep(time.Second)
+		if w.ran("after") != 1 {
+			t.Error("the worker stands still")
 		}
-		return there
 	})
-	if !bytes.Equal(l.Payload, body) || l.Error == "" || l.Attempts != 0 {
-		t.Errorf("the letter has %d bytes, the error %q and %d attempts; want the body as published and why it is no job", len(l.Payload), l.Error, l.Attempts)
-	}
-	again, err := s.Letter(t.Context(), f.kind.Name, l.ID)
-	if err != nil || again.Seq != l.Seq {
-		t.Errorf("by what the list calls it, the letter is %d, %v; want %d", again.Seq, err, l.Seq)
-	}
-	if _, err := s.Replay(t.Context(), f.kind.Name, l.ID); !errors.Is(err, scheduler.ErrNotReplayable) {
-		t.Errorf("its replay: %v", err)
-	}
 }
 
-// raw publishes as no client would: the header block is sent as it stands.
-func (f *floor) raw(t *testing.T, subject, header, body string) {
-	t.Helper()
-	c, err := net.Dial("tcp", strings.TrimPrefix(f.URL, "nats://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
-	_, err = fmt.Fprintf(c, "CONNECT {\"headers\":true,\"verbose\":false}\r\nHPUB %s %d %d\r\n%s%s\r\nPING\r\n", subject, len(header), len(header)+len(body), header, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-	answer := make([]byte, 4096)
-	for said := ""; !strings.Contains(said, "PONG"); {
-		n, err := c.Read(answer)
-		if err != nil {
-			t.Fatalf("the server said %q to %q, %v", said, header, err)
+func TestALargestJobSurvivesParkBurialAndReplayBitForBit(t *testing.T) {
+	kind := mulligan.Kind{Name: "email.send", Effect: mulligan.Keyed}
+	healed := false
+	fails := func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+		switch {
+		case healed:
+			return []byte("done"), nil
+		case j.Attempt == 1:
+			return nil, mulligan.After(3*time.Second, errors.New("parked, please")) // with a long delay it is parked
 		}
-		said += string(answer[:n])
+		return nil, mulligan.Permanent(errors.New("no"))
 	}
-}
-
-func TestTheLargestJobSurvivesBitForBit(t *testing.T) {
-	t.Parallel()
-	f := newFloor(t, mulligan.Kind{Name: "large.job", Effect: mulligan.Keyed, Policy: mulligan.Policy{Total: time.Minute}})
-	replayed := make(chan struct{})
-	var payload []byte
-	f.work(t, &consumer.Worker{}, func(_ context.Context, job *mulligan.Job) ([]byte, error) {
-		if !bytes.Equal(job.Payload, payload) {
-			t.Errorf("attempt %d of %s got other bytes: %d of them", job.Attempt, job.ID, len(job.Payload))
+	inHouse(t, kind, fails, func(t *testing.T, w *house) {
+		body := make([]byte, w.Conn.MaxPayload())
+		for i := range body {
+			body[i] = byte(i * 7 >> 3)
 		}
-		select {
-		case <-replayed:
-			return nil, nil
-		default:
-		}
-		if job.Attempt == 1 {
-			return nil, mulligan.After(2100*time.Millisecond, errAgain) // longer than a nak
-		}
-		return nil, mulligan.Permanent(errors.New(strings.Repeat("no ", 10_000)))
-	})
-	payload = random(f.largest(t))
-	// Plain, since a publisher's headers take a part of the room.
-	if _, err := f.JS.Publish(t.Context(), mulligan.Subject(f.Topology.JobsRoot(), f.kind.Name, "huge"), payload); err != nil {
-		t.Fatal(err)
-	}
-	f.Accept(f.kind.Name, "huge")
-	s := &scheduler.Scheduler{Conn: f.Conn}
-	f.await(t, "huge", mulligan.StatusDead)
-	l, err := s.Letter(t.Context(), f.kind.Name, "huge")
-	if err != nil || !bytes.Equal(l.Payload, payload) || l.Reason != mulligan.PermanentFailure || len(l.History) != 2 {
-		t.Fatalf("the letter has %d bytes, %s after %+v, %v", len(l.Payload), l.Reason, l.History, err)
-	}
-	if l.History[0].Verb != mulligan.Park {
-		t.Errorf("it was not parked: %+v", l.History[0])
-	}
-	close(replayed)
-	if _, err := s.Replay(t.Context(), f.kind.Name, "huge"); err != nil {
-		t.Fatal(err)
-	}
-	f.await(t, "huge", mulligan.StatusDone)
-}
-
-// await waits until a job of the floor's kind is in a state.
-func (f *floor) await(t *testing.T, id, state string) {
-	t.Helper()
-	eventually(t, 30*time.Second, id+" is "+state, func() bool {
-		st, err := f.pub.Status(t.Context(), f.kind.Name, id)
-		if err != nil {
+		job := mulligan.Job{Kind: kind.Name, ID: "the largest, with an encoded ID", User: "ada", Task: "t", ContentType: "application/octet-stream", Header: nats.Header{"X-Team": {"mail"}}}
+		size := largest(t, w.pub, job, body)
+		job.Payload = body[:size]
+		if _, err := w.pub.Publish(t.Context(), job); err != nil {
 			t.Fatal(err)
 		}
-		return st.State == state
+		time.Sleep(20 * time.Second)
+		l, err := w.sched.Letter(t.Context(), kind.Name, job.ID)
+		if err != nil || !bytes.Equal(l.Payload, job.Payload) || l.Attempts != 2 || l.Header.Get("X-Team") != "mail" {
+			t.Fatalf("letter of %d attempts with %d bytes, %v", l.Attempts, len(l.Payload), err)
+		}
+		healed = true
+		if _, err := w.sched.Replay(t.Context(), kind.Name, job.ID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		if st, err := w.pub.Status(t.Context(), kind.Name, job.ID); err != nil || st.State != mulligan.StatusDone || !bytes.Equal(w.last[job.ID], job.Payload) {
+			t.Errorf("job is %s, %v", st.State, err)
+		}
+		t.Logf("%d bytes", size)
 	})
 }
 
-func TestPublishedTwice(t *testing.T) {
-	t.Parallel()
+// largest is the size of the largest payload that job can have.
+func largest(t *testing.T, pub *mulligan.Publisher, job mulligan.Job, body []byte) int {
+	t.Helper()
+	job.Payload = body
+	_, err := pub.Publish(t.Context(), job)
+	var over, limit int
+	if _, scan := fmt.Sscanf(fmt.Sprint(err), "mulligan: payload too large: %d bytes with headers, the limit is %d", &over, &limit); scan != nil {
+		t.Fatalf("%v: %v", err, scan)
+	}
+	return len(body) - (over - limit)
+}
+
+func TestAJobPublishedTwiceRunsOnceAlsoAfterARestart(t *testing.T) {
 	for _, effect := range []mulligan.Effect{mulligan.Pure, mulligan.Keyed} {
-		t.Run("a "+string(effect)+" job while it is queued", func(t *testing.T) {
-			f := newFloor(t, mulligan.Kind{Name: "twice.job", Effect: effect})
-			f.publish(t, mulligan.Job{ID: "a", Payload: []byte("x")})
-			f.twice(t, "a", "x")
-			f.Restart(t)
-			f.twice(t, "a", "x")
-			f.work(t, &consumer.Worker{}, func(context.Context, *mulligan.Job) ([]byte, error) { return nil, nil })
-			streams{f.JS}.settled(t, 30*time.Second)
-			if n := len(f.runsOf("a")); n != 1 {
-				t.Errorf("it ran %d times, want once", n)
-			}
-		})
-	}
-	t.Run("a keyed job while its retry waits", func(t *testing.T) {
-		f := newFloor(t, mulligan.Kind{Name: "twice.job", Effect: mulligan.Keyed, Policy: mulligan.Policy{Total: time.Minute}})
-		f.publish(t, mulligan.Job{ID: "a", Payload: []byte("x")})
-		f.work(t, &consumer.Worker{}, func(_ context.Context, job *mulligan.Job) ([]byte, error) {
-			if job.Attempt == 1 {
-				return nil, mulligan.After(5*time.Second, errAgain)
-			}
-			return nil, nil
-		})
-		eventually(t, 10*time.Second, "its retry waits", func() bool { return f.Account(t).At == 1 && f.Account(t).Jobs == 0 })
-		f.Restart(t) // the server forgets that it had the ID
-		f.twice(t, "a", "x")
-		f.await(t, "a", mulligan.StatusDone)
-		f.twice(t, "a", "x")
-		streams{f.JS}.settled(t, time.Minute)
-		if n := len(f.runsOf("a")); n != 2 {
-			t.Errorf("it ran %d times, want two attempts", n)
+		kind := mulligan.Kind{Name: "job." + string(effect), Effect: effect}
+		slow := func(context.Context, *mulligan.Job) ([]byte, error) {
+			time.Sleep(8 * time.Second)
+			return []byte("result"), nil
 		}
-	})
-}
-
-// twice publishes a job again: it is recognised, and another payload refused.
-func (f *floor) twice(t *testing.T, id, payload string) {
-	t.Helper()
-	r, err := f.pub.Publish(t.Context(), mulligan.Job{Kind: f.kind.Name, ID: id, Payload: []byte(payload)})
-	if err != nil || !r.Duplicate {
-		t.Errorf("published again: %+v, %v; want a duplicate", r, err)
-	}
-	if _, err := f.pub.Publish(t.Context(), mulligan.Job{Kind: f.kind.Name, ID: id, Payload: []byte("not " + payload)}); !errors.Is(err, mulligan.ErrKeyConflict) {
-		t.Errorf("published with another payload: %v", err)
+		t.Run(string(effect), func(t *testing.T) {
+			inHouse(t, kind, slow, func(t *testing.T, w *house) {
+				job := mulligan.Job{Kind: kind.Name, ID: "x", Payload: []byte("p")}
+				publish := func() mulligan.Receipt {
+					t.Helper()
+					r, err := w.pub.Publish(t.Context(), job)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return r
+				}
+				publish()
+				if r := publish(); !r.Duplicate || r.Seq != 1 {
+					t.Errorf("at once: %+v", r)
+				}
+				time.Sleep(time.Second)
+				w.Restart(t) // forgets the IDs of what it has acknowledged, not what is stored
+				if r := publish(); !r.Duplicate {
+					t.Errorf("after a restart: %+v", r)
+				}
+				time.Sleep(time.Minute)
+				if w.ran("x") != 1 {
+					t.Errorf("ran %d times", w.ran("x"))
+				}
+				if r := publish(); effect == mulligan.Keyed && (r.State != mulligan.Done || string(r.Result.Data) != "result") {
+					t.Errorf("once done: %+v", r)
+				}
+			})
+		})
 	}
 }
