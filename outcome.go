@@ -16,7 +16,10 @@ type PermanentError struct{ Err error }
 // Permanent says that the job failed for good: it is spent at once.
 func Permanent(err error) error { return &PermanentError{Err: err} }
 
+// Error is the text of the failure.
 func (e *PermanentError) Error() string { return text(e.Err, "permanent failure") }
+
+// Unwrap returns the failure that was wrapped.
 func (e *PermanentError) Unwrap() error { return e.Err }
 
 // ThrottledError is a refusal for now.
@@ -31,7 +34,10 @@ func After(d time.Duration, err error) error {
 	return &ThrottledError{Delay: max(d, 0), Err: err}
 }
 
+// Error is the text of the failure.
 func (e *ThrottledError) Error() string { return text(e.Err, "throttled") }
+
+// Unwrap returns the failure that was wrapped.
 func (e *ThrottledError) Unwrap() error { return e.Err }
 
 // ChangedError is a failure after which another payload is worth a try.
@@ -47,7 +53,10 @@ func Changed(payload []byte, err error) error {
 	return &ChangedError{Payload: payload, Err: err}
 }
 
+// Error is the text of the failure.
 func (e *ChangedError) Error() string { return text(e.Err, "try again with a changed payload") }
+
+// Unwrap returns the failure that was wrapped.
 func (e *ChangedError) Unwrap() error { return e.Err }
 
 // UnusableError is a failure of the output itself.
@@ -57,7 +66,10 @@ type UnusableError struct{ Err error }
 // would give the same, so the job is spent at once.
 func Unusable(err error) error { return &UnusableError{Err: err} }
 
+// Error is the text of the failure.
 func (e *UnusableError) Error() string { return text(e.Err, "unusable output") }
+
+// Unwrap returns the failure that was wrapped.
 func (e *UnusableError) Unwrap() error { return e.Err }
 
 // SnoozeError is a wish to run later.
@@ -67,6 +79,7 @@ type SnoozeError struct{ Delay time.Duration }
 // deadline still holds.
 func Snooze(d time.Duration) error { return &SnoozeError{Delay: max(d, 0)} }
 
+// Error is the text of the failure.
 func (e *SnoozeError) Error() string { return fmt.Sprintf("snoozed for %v", e.Delay) }
 
 // NotStartedError is a failure before any effect.
@@ -75,7 +88,10 @@ type NotStartedError struct{ Err error }
 // NotStarted says that the effect certainly did not happen.
 func NotStarted(err error) error { return &NotStartedError{Err: err} }
 
+// Error is the text of the failure.
 func (e *NotStartedError) Error() string { return text(e.Err, "not started") }
+
+// Unwrap returns the failure that was wrapped.
 func (e *NotStartedError) Unwrap() error { return e.Err }
 
 func text(err error, otherwise string) string {

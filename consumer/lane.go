@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 const (
@@ -135,7 +136,7 @@ func (l *lane) giveBack(d *delivery, why string) {
 func (l *lane) pull(ctx context.Context, s *source) {
 	for fails := 0; ctx.Err() == nil; {
 		if s.jobs && l.w.holding.Load() {
-			_ = pause(ctx, holdWait)
+			_ = pause.For(ctx, holdWait)
 			continue
 		}
 		n := max(l.pace.ahead(l.slots)/2, 1)
@@ -184,7 +185,7 @@ func (l *lane) recover(ctx context.Context, s *source, err error, fails int) {
 		err = errors.Join(err, l.w.Topology.EnsureConsumers(ctx, l.w.js, []string{l.downstream}))
 	}
 	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.stream).Msg("pull; trying again")
-	_ = pause(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))
+	_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))
 }
 
 func (s *source) add() {
@@ -243,15 +244,4 @@ func (p *pace) ahead(slots int) int {
 	slices.Sort(last)
 	slow := max(last[len(last)*95/100], time.Microsecond)
 	return min(max(int(float64(slots)*float64(pullSpan)/float64(slow)), slots), maxPull)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // carryOut does what the verdict says. Every move stores at the destination
@@ -101,7 +102,7 @@ func stubborn(ctx context.Context, do func(context.Context) error) error {
 	defer cancel()
 	for try := 1; ; try++ {
 		err := within(ctx, answerWait, do)
-		if err == nil || pause(ctx, time.Duration(try)*100*time.Millisecond) != nil {
+		if err == nil || pause.For(ctx, time.Duration(try)*100*time.Millisecond) != nil {
 			return err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/dedupe"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 	"github.com/mulligan-queue/mulligan/metrics"
 )
 
@@ -82,7 +83,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 		fails++
 		s.Log.Warn().Err(err).Msg("pull spent jobs; trying again")
-		pause(ctx, min(time.Duration(fails)*250*time.Millisecond, buryAgain))
+		_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, buryAgain))
 	}
 	return nil
 }
@@ -109,7 +110,7 @@ func (s *Scheduler) weigh(ctx context.Context) {
 				s.Metrics.Stored(name, stream.CachedInfo().State.Msgs)
 			}
 		}
-		pause(ctx, weighEvery)
+		_ = pause.For(ctx, weighEvery)
 	}
 }
 
@@ -163,13 +164,4 @@ func (s *Scheduler) tell(l *mulligan.Letter, what string) {
 		return
 	}
 	_ = s.Conn.Publish(mulligan.Subject(s.Topology.EventsRoot(), l.Kind, mulligan.SafeToken(l.Token)), b) // a copy only
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // A Bucket is a key-value bucket. It is safe for concurrent use.
@@ -75,7 +76,7 @@ func (b *Bucket) Update(ctx context.Context, name, key string, apply func(value 
 				continue
 			}
 		}
-		if err := wait(ctx, min(time.Duration(try+1)*50*time.Millisecond, 2*time.Second)); err != nil {
+		if err := pause.For(ctx, min(time.Duration(try+1)*50*time.Millisecond, 2*time.Second)); err != nil {
 			return fmt.Errorf("update %s: %w", key, err)
 		}
 	}
@@ -120,14 +121,3 @@ func conflict(err error) bool {
 
 // codeWrongLastSequenceConstant is a cluster's form of wrong last sequence.
 const codeWrongLastSequenceConstant = 10164
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
