@@ -30,7 +30,7 @@ check:
 
 test:
 	@test -n "$(RACE)" || echo 'no C compiler: the tests run without the race detector'
-	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 5m ./...
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 10m ./...
 
 # go test fuzzes one target of one package at a time.
 fuzz:

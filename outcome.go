@@ -75,8 +75,8 @@ func (e *UnusableError) Unwrap() error { return e.Err }
 // SnoozeError is a wish to run later.
 type SnoozeError struct{ Delay time.Duration }
 
-// Snooze says to run the job again after d without counting an attempt; its
-// deadline still holds.
+// Snooze says to run the job again after d, at least a second, without counting
+// an attempt; its deadline still holds.
 func Snooze(d time.Duration) error { return &SnoozeError{Delay: max(d, 0)} }
 
 // Error is the text of the failure.

@@ -33,6 +33,9 @@ type Record struct {
 	// handler calls, and what they took plus the delays that the policy chose.
 	Attempts int           `json:"attempts"`
 	Spent    time.Duration `json:"spent_ns"`
+	// Deadline is the latest of the messages of this key: one with a shorter
+	// deadline does not end the others.
+	Deadline time.Time `json:"deadline,omitzero"`
 	// Starts counts starts of redelivered messages since the last recorded end.
 	// Start identifies the last one.
 	Starts int    `json:"starts,omitempty"`

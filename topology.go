@@ -232,8 +232,7 @@ func merge(have, want jetstream.StreamConfig) (next jetstream.StreamConfig, chan
 func (t Topology) ensureBucket(ctx context.Context, js jetstream.JetStream, want jetstream.KeyValueConfig) error {
 	s, err := js.Stream(ctx, "KV_"+want.Bucket)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = js.CreateKeyValue(ctx, want)
-		if err == nil || !errors.Is(err, jetstream.ErrBucketExists) {
+		if _, err = js.CreateKeyValue(ctx, want); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
 			return err
 		}
 		s, err = js.Stream(ctx, "KV_"+want.Bucket)
@@ -245,6 +244,9 @@ func (t Topology) ensureBucket(ctx context.Context, js jetstream.JetStream, want
 	stream := cfg
 	stream.MaxAge, stream.Replicas, stream.Metadata = want.TTL, want.Replicas, want.Metadata
 	stream.Description, stream.MaxBytes = want.Description, 0
+	// With replicas a direct read may be answered by one that lags behind, and a
+	// key that is done would run again.
+	stream.AllowDirect = max(cfg.Replicas, want.Replicas) <= 1
 	next, changed := merge(cfg, stream)
 	if !changed {
 		return nil

@@ -182,8 +182,8 @@ func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, er
 // one long delay may then come back together, as many as the rate allows in it.
 func (s *UserState) take(r Rate, a *ask, now time.Time) Place {
 	at, next := r.place(s.Whole, now)
-	if at.Before(a.due) {
-		at = a.due
+	if at.Before(a.due) || !at.After(now) {
+		at = a.due // also when it has passed: nothing pushes it back but a slow answer
 	}
 	if !at.Before(a.deadline) {
 		s.Denied++

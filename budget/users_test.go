@@ -133,6 +133,19 @@ func TestUsersAreInNobodysWay(t *testing.T) {
 	})
 }
 
+func TestASlowAnswerIsNoDeferral(t *testing.T) {
+	bubble(t, func(t *testing.T, f *floor) {
+		u := f.users(t, budget.Rate{PerSecond: 1, Burst: 2})
+		due := time.Now().Add(-300 * time.Millisecond) // it has passed while the bucket was asked
+		if p, err := u.Take(t.Context(), "ada", due, due.Add(time.Hour)); err != nil || !p.At.Equal(due) {
+			t.Errorf("got %+v, %v; want the time that was asked for", p, err)
+		}
+		if s := f.state(t, "ada"); s.Granted != 1 || s.Reserved != 0 {
+			t.Errorf("counted %+v, want it granted", s)
+		}
+	})
+}
+
 func TestARetryPastItsDeadlineIsDenied(t *testing.T) {
 	bubble(t, func(t *testing.T, f *floor) {
 		u := f.users(t, budget.Rate{PerSecond: 1, Burst: 2})

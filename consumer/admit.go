@@ -30,6 +30,7 @@ type facts struct {
 // known if this process ends. It reports whether the record must be stored.
 func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	mine := r.Move != nil && r.Move.Address == f.address
+	f.deadline = later(f.deadline, r.Deadline)
 	switch {
 	case r.State == mulligan.Done && r.Payload == f.payload:
 		return verdict{verb: ack}, false
@@ -50,10 +51,12 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 		return decide(r, f, verdict{verb: spend, reason: mulligan.AttemptsExhausted}), true
 	case r.Spent >= f.policy.Total:
 		return decide(r, f, verdict{verb: spend, reason: mulligan.TimeExhausted}), true
-	case f.fromJobs && f.now.Before(f.notBefore):
+	case (f.fromJobs || r.State == "") && f.now.Before(f.notBefore): // without a record: adopted
 		return decide(r, f, verdict{verb: deferred, reason: mulligan.NotYet, due: f.notBefore}), true
-	case f.fromJobs && !mine && r.Move != nil && r.Move.Due.After(f.now):
-		// The key is published again while its retry waits: it has its own time.
+	case (f.fromJobs || f.again) && !mine && r.Move != nil && r.Move.Due.After(f.now):
+		// The key's retry waits, and this is another message of it: published
+		// again, or left behind by a crash. The first delivery of a retry is
+		// exempt: it is due by the server's clock.
 		return verdict{verb: wait, reason: mulligan.InProgress, due: r.Move.Due.Add(f.policy.Timeout)}, false
 	case f.again && r.Start == f.start:
 		return verdict{verb: run}, false // noted before; the answer was lost
@@ -78,6 +81,13 @@ func ended(r *mulligan.Record) verdict {
 	return v
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 func begin(r *mulligan.Record, f facts) {
 	if r.State == "" {
 		r.State, r.Payload = mulligan.Live, f.payload
@@ -88,6 +98,7 @@ func begin(r *mulligan.Record, f facts) {
 // it again finishes the same move.
 func decide(r *mulligan.Record, f facts, v verdict) verdict {
 	begin(r, f)
+	r.Deadline = later(r.Deadline, f.deadline)
 	r.Move = &mulligan.Move{Address: f.address, Verb: mulligan.Verb(v.verb), Reason: v.reason, Due: v.due, ErrorType: v.errType, Error: v.errText}
 	switch v.verb {
 	case spend:

@@ -27,16 +27,16 @@ func (a *askOnce) grant(ctx context.Context, v verdict, now time.Time) (grant, e
 		return grant{now: now, deadline: a.d.deadline}, nil
 	}
 	if !a.asked {
-		a.asked, a.now, a.due = true, now, now.Add(v.delay)
-		a.err = a.take(ctx, v)
+		a.now, a.due = now, now.Add(v.delay)
+		a.asked = a.due.Before(a.d.deadline) // else it is spent anyway: take nothing
+		if a.asked {
+			a.err = a.take(ctx, v)
+		}
 	}
 	return grant{now: a.now, deadline: a.d.deadline, nak: a.took, place: a.place.At, denied: a.place.Denied}, a.err
 }
 
 func (a *askOnce) take(ctx context.Context, v verdict) error {
-	if !a.due.Before(a.d.deadline) {
-		return nil // spent anyway: take nothing
-	}
 	if v.delay <= maxNak {
 		a.took = a.k.naks.take(a.now, a.due, int(a.w.peers.Load()))
 	}

@@ -20,6 +20,10 @@ import (
 // during a rolling upgrade another worker has it.
 const unservedDelay = time.Second
 
+// unrecordedDelay is how long a job stays away whose record could not be
+// changed.
+const unrecordedDelay = 5 * time.Second
+
 // do takes one message through this worker: it is admitted, run, judged and
 // settled. ctx ends the handler.
 func (w *Worker) do(ctx context.Context, d *delivery) {
@@ -34,7 +38,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	if !ok {
 		d.line(w.Log.Warn(), "no_handler", unservedDelay).Msg("no handler for this kind here; given back")
 		w.Metrics.GivenBack(d.env.Kind, "no_handler")
-		w.nak(d, unservedDelay)
+		w.carryOut(ctx, d, verdict{verb: nak, due: time.Now().Add(unservedDelay)})
 		return
 	}
 	d.payload, d.policy = d.env.Fingerprint(), k.Policy
@@ -68,17 +72,19 @@ func (d *delivery) runsAtOnce(e mulligan.Effect, now time.Time) bool {
 // admit asks the record of the key whether the message may run. While the
 // ledger cannot be reached the job waits here; nothing runs unprotected.
 func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mulligan.Record) {
+	rec = new(mulligan.Record)
 	decided := false // here, not by whoever had the message before
 	err := w.ledger.Update(ctx, "admit", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
 		d.now = time.Now()
 		v, store = admit(r, d.facts)
-		rec, decided = r, decided || store
+		rec, decided = r, store || decided && r.Move != nil && r.Move.Address == d.address
 		return store
 	})
+	d.deadline = later(d.deadline, rec.Deadline)
 	if err != nil {
 		return w.unrecorded(ctx, d, err), new(mulligan.Record)
 	}
-	if decided || v.reason == mulligan.KeyConflict {
+	if decided || v.reason == mulligan.KeyConflict || v.verb == wait {
 		w.report(d, rec.Attempts, v)
 	}
 	return v, rec
@@ -189,7 +195,7 @@ func (w *Worker) unrecorded(ctx context.Context, d *delivery, err error) verdict
 		w.report(d, 0, v)
 		return v
 	}
-	return verdict{verb: nak}
+	return verdict{verb: nak, due: time.Now().Add(unrecordedDelay)}
 }
 
 // interrupted gives a job back whose handler was ended by the shutdown: it
@@ -199,8 +205,11 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery) verdict {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait/2)
 		defer cancel()
 		err := w.ledger.Update(ctx, "interrupted", d.env.RecordKey(), func(r *mulligan.Record) bool {
-			r.Starts = max(r.Starts-1, 0)
-			return r.State != ""
+			if r.Start != d.start {
+				return false
+			}
+			r.Starts, r.Start = max(r.Starts-1, 0), ""
+			return true
 		})
 		if err != nil {
 			d.line(w.Log.Warn(), "shutdown", 0).Err(err).Msg("start not taken back")

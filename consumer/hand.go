@@ -20,7 +20,8 @@ type delivery struct {
 
 	// Guarded by the hand.
 	begun  bool
-	signed time.Time // when the server last had a sign of it
+	latest jetstream.Msg // the newest delivery of the message, if there was another
+	signed time.Time     // when the server last had a sign of it
 }
 
 // open reads a message that was pulled. What is not a job is a delivery too.
@@ -60,7 +61,7 @@ func (h *hand) add(d *delivery) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if had := h.held[d.address]; had != nil && had.begun {
-		had.signed = d.signed
+		had.signed, had.latest = d.signed, d.msg
 		return false
 	}
 	h.held[d.address] = d
@@ -82,6 +83,20 @@ func (h *hand) begin(d *delivery, now time.Time) bool {
 	}
 	d.begun = true
 	return true
+}
+
+// release lets go of d and returns its newest delivery: a nak of an older one is
+// ignored.
+func (h *hand) release(d *delivery) jetstream.Msg {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held[d.address] == d {
+		delete(h.held, d.address)
+	}
+	if d.latest != nil {
+		return d.latest
+	}
+	return d.msg
 }
 
 func (h *hand) drop(d *delivery) {

@@ -46,6 +46,9 @@ type attempt struct {
 // chance is what the jitter is made of; each is in [0,1).
 type chance struct{ u, v float64 }
 
+// minSnooze keeps a job that always snoozes from going round and round.
+const minSnooze = time.Second
+
 // maxChanges is how often a job may ask for another payload.
 const maxChanges = 2
 
@@ -74,14 +77,14 @@ func judge(p mulligan.Policy, a attempt, err error, c chance) verdict {
 	case errors.As(err, &unusable):
 		return v.spent(mulligan.NoChange)
 	case errors.As(err, &snooze):
-		v.verb, v.reason, v.delay = deferred, mulligan.Snoozed, snooze.Delay
+		v.verb, v.reason, v.delay = deferred, mulligan.Snoozed, max(snooze.Delay, minSnooze)
 		return v
 	}
 	if a.Number >= p.Attempts {
 		return v.spent(mulligan.AttemptsExhausted)
 	}
 	v.verb, v.delay = retry, delay(p, a.Number, err, c)
-	if a.Spent+v.delay >= p.Total {
+	if v.delay >= p.Total-a.Spent {
 		return v.spent(mulligan.TimeExhausted)
 	}
 	return v

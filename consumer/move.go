@@ -25,7 +25,8 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 			w.unmoved(d, v, err)
 		}
 	case nak:
-		if err := call.Err(ctx, "nak", func() error { return w.nak(d, time.Until(v.due)) }); err != nil {
+		msg := w.hand.release(d)
+		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, time.Until(v.due)) }); err != nil {
 			w.unmoved(d, v, err)
 		}
 	case park, deferred:
@@ -37,12 +38,12 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 	}
 }
 
-// nak has the server redeliver the message after a delay; none is at once.
-func (w *Worker) nak(d *delivery, delay time.Duration) error {
+// nakFor has the server redeliver a message after a delay; none is at once.
+func nakFor(msg jetstream.Msg, delay time.Duration) error {
 	if delay <= 0 {
-		return d.msg.Nak()
+		return msg.Nak()
 	}
-	return d.msg.NakWithDelay(delay)
+	return msg.NakWithDelay(delay)
 }
 
 // successor is a message to store before its origin is acknowledged.
@@ -145,7 +146,7 @@ func (w *Worker) report(d *delivery, attempt int, v verdict) {
 	case nak, park:
 		what = mulligan.EventRetry
 		w.Metrics.Retry(kind, v.errType, mulligan.Verb(v.verb))
-	case deferred:
+	case deferred, wait:
 		what = mulligan.EventDeferred
 		w.Metrics.Deferred(kind, v.reason)
 	case spend:

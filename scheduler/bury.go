@@ -29,8 +29,10 @@ func (s *Scheduler) bury(ctx context.Context, msg jetstream.Msg) {
 	}
 	if err != nil {
 		s.Metrics.Unburied(e.Kind)
-		s.Log.Error().Err(err).Str("kind", e.Kind).Str("id", e.ID).Str("reason", string(move.Reason)).Msg("burial interrupted; it is tried again")
-		_ = msg.NakWithDelay(buryAgain) // lost, it comes back after AckWait
+		delay := buryAgain * time.Duration(min(meta.NumDelivered, 12))
+		s.Log.Error().Err(err).Str("kind", e.Kind).Str("id", e.ID).Int("attempt", 0).Str("reason", string(move.Reason)).Stringer("delay", delay).
+			Msg("burial interrupted; it is tried again")
+		_ = msg.NakWithDelay(delay) // lost, it comes back after AckWait
 	}
 }
 

@@ -46,6 +46,12 @@ func (s *Scheduler) Replay(ctx context.Context, kind, id string) (Replayed, erro
 	case mulligan.Malformed:
 		return Replayed{}, fmt.Errorf("%w: %s %.80q is malformed; publish it anew", ErrNotReplayable, kind, id)
 	}
+	switch waits, err := s.spent(ctx, &l); {
+	case err != nil:
+		return Replayed{}, err
+	case waits:
+		return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, ErrQueued)
+	}
 	done, err := s.reopen(ctx, &l)
 	if err != nil {
 		return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, err)
@@ -64,6 +70,22 @@ func (s *Scheduler) Replay(ctx context.Context, kind, id string) (Replayed, erro
 		return Replayed{}, fmt.Errorf("replay %s %.80q: published, but its letter stays: %w", kind, id, err)
 	}
 	return Replayed{Seq: seq, Done: done}, nil
+}
+
+// spent reports whether the key is spent once more and waits to be buried: its
+// new letter will replace this one.
+func (s *Scheduler) spent(ctx context.Context, l *mulligan.Letter) (bool, error) {
+	retries, err := s.js.Stream(ctx, s.Topology.RetriesStream())
+	if err == nil {
+		_, err = retries.GetLastMsgForSubject(ctx, mulligan.Subject(s.Topology.SpentRoot(), l.Kind, l.Token))
+	}
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("%w: look for a spent job: %w", mulligan.ErrUnavailable, err)
+	}
+	return true, nil
 }
 
 // reopen lets the key run again, its history kept. It reports whether the key

@@ -83,6 +83,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 		fails++
 		s.Log.Warn().Err(err).Msg("pull spent jobs; trying again")
+		if again, err := s.consumer(ctx); err == nil {
+			c = again // somebody may have deleted it
+		}
 		_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, buryAgain))
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -70,10 +71,12 @@ func (b *Bucket) Update(ctx context.Context, name, key string, apply func(value 
 			if err := b.store(ctx, name, key, c); err == nil {
 				return nil
 			} else if conflict(err) {
-				if ctx.Err() != nil {
+				if pause.For(ctx, time.Duration(min(try, 20))*time.Duration(1+rand.IntN(3))*time.Millisecond) != nil {
 					return fmt.Errorf("update %s: %w", key, ctx.Err())
 				}
 				continue
+			} else if errors.Is(err, nats.ErrMaxPayload) {
+				return fmt.Errorf("update %s: %w", key, err)
 			}
 		}
 		if err := pause.For(ctx, min(time.Duration(try+1)*50*time.Millisecond, 2*time.Second)); err != nil {
