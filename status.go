@@ -43,16 +43,20 @@ func (p *Publisher) Status(ctx context.Context, kind, id string) (Status, error)
 	if err := p.connect(ctx); err != nil {
 		return st, err
 	}
-	var err error
-	if st.Record, err = p.record(ctx, kind, Token(id)); err != nil {
-		return st, err
+	for range 2 { // a job that ended while it was looked for has a record by then
+		var err error
+		if st.Record, err = p.record(ctx, kind, Token(id)); err != nil {
+			return st, err
+		}
+		if r := st.Record; r != nil && r.Ended() {
+			st.State = string(r.State)
+			return st, nil
+		}
+		if st.State, err = p.locate(ctx, kind, Token(id), st.Record); err != nil || st.State != StatusUnknown {
+			return st, err
+		}
 	}
-	if r := st.Record; r != nil && r.Ended() {
-		st.State = string(r.State)
-		return st, nil
-	}
-	st.State, err = p.locate(ctx, kind, Token(id), st.Record)
-	return st, err
+	return st, nil
 }
 
 // locate finds the messages of a key that has not ended.

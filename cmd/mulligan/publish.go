@@ -120,10 +120,16 @@ func (p *program) publishOne(ctx context.Context, f publishFlags, args []string)
 		if err := p.printLine(v); err != nil {
 			return err
 		}
-	} else if o.Err == nil {
+	}
+	switch ended := o.Receipt.State; {
+	case o.Err != nil:
+		return o.Err
+	case ended == mulligan.Spent || ended == mulligan.Dead:
+		return fmt.Errorf("%s %s is %s (%s); run it with `mulligan dead replay %s %s`, or publish it under a new ID", v.Kind, printable(v.ID), ended, v.Reason, v.Kind, printable(v.ID))
+	case !p.asJSON:
 		p.showPublished(v)
 	}
-	return o.Err
+	return nil
 }
 
 // oneJob makes the job of the arguments.
@@ -202,8 +208,6 @@ func (p *program) showPublished(v publishedJob) {
 			p.printf(", with the result %s", printable(string(v.Result)))
 		}
 		p.printf("\n")
-	case v.State != "":
-		p.printf("%s %s is %s (%s): it runs again after `mulligan dead replay %s %s`\n", v.Kind, id, v.State, v.Reason, v.Kind, id)
 	case v.Unverified:
 		p.printf("%s %s was published before; whether with this payload cannot be told any more\n", v.Kind, id)
 	case v.Duplicate:
