@@ -231,11 +231,10 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 	if err != nil {
 		return err
 	}
-	have, err := s.Consumer(ctx, c.durable)
-	if err != nil {
-		return err
-	}
-	reached := have.CachedInfo().Delivered.Stream
+	// Up to the stream's end, not to the place that the consumer says it has
+	// reached: it may pass over the message just behind that while its filters
+	// change.
+	reached := s.CachedInfo().State.LastSeq
 	for _, f := range filters {
 		for seq := uint64(1); seq <= reached; {
 			m, err := nextMsg(ctx, js, c.stream, msgAfter{Seq: seq, NextFor: f})
@@ -270,7 +269,11 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 		return err
 	}
 	err := s.DeleteMsg(ctx, m.Sequence)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if err == nil {
+		return nil
+	}
+	// Another process that adopts may have been faster.
+	if _, gone := nextMsg(ctx, js, c.stream, msgAfter{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
 		return nil
 	}
 	return err
@@ -279,7 +282,7 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 // msgAfter asks for the first message at or behind a sequence on a subject.
 type msgAfter struct {
 	Seq     uint64 `json:"seq"`
-	NextFor string `json:"next_by_subj"`
+	NextFor string `json:"next_by_subj,omitempty"` // empty: that sequence only
 }
 
 // nextMsg reads a message as jetstream.Stream.GetMsg does, from the stream's

@@ -1,11 +1,13 @@
 package consumer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -95,6 +97,8 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	job := d.env.Job
 	d.tries = rec.Attempts + 1
 	job.Attempt, job.AttemptsMax = d.tries, k.Policy.Attempts
+	// The handler gets copies: what it writes into them must not be parked.
+	job.Payload, job.Header = bytes.Clone(job.Payload), copied(job.Header)
 	if rec.Changed != nil {
 		job.Payload = rec.Changed
 	}
@@ -111,6 +115,14 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 		return w.succeed(ctx, d, e, result, rec.State != "")
 	}
 	return w.fail(ctx, k, d, e)
+}
+
+func copied(h nats.Header) nats.Header {
+	c := make(nats.Header, len(h))
+	for name, values := range h {
+		c[name] = slices.Clone(values)
+	}
+	return c
 }
 
 // call calls the handler within a time limit. A panic is a failed attempt.

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/dedupe"
 	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
@@ -44,6 +45,9 @@ func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulliga
 		return s.post(ctx, &l, s.subject(&l), address)
 	}
 	r, err := s.look(ctx, &l)
+	if errors.Is(err, dedupe.ErrUnreadable) {
+		return s.post(ctx, &l, s.subject(&l), address) // what the spent message says is all there is
+	}
 	if err != nil {
 		return err
 	}
@@ -68,10 +72,11 @@ func (s *Scheduler) look(ctx context.Context, l *mulligan.Letter) (*mulligan.Rec
 	return call.Do(ctx, "bury.look", func() (*mulligan.Record, error) { return s.ledger.Load(ctx, l.RecordKey()) })
 }
 
-// subject of a letter. A key conflict has its own, beside that of the key's.
+// subject of a letter. A key conflict and a malformed message have their own,
+// beside that of the key's: neither may replace the letter of a real job.
 func (s *Scheduler) subject(l *mulligan.Letter) string {
 	subject := mulligan.Subject(s.Topology.DeadRoot(), l.Kind, mulligan.SafeToken(l.Token))
-	if l.Reason == mulligan.KeyConflict {
+	if l.Reason == mulligan.KeyConflict || l.Reason == mulligan.Malformed {
 		subject += ".~" + string(l.Fingerprint())
 	}
 	return subject

@@ -125,9 +125,13 @@ func (s *Scheduler) Letter(ctx context.Context, kind, id string) (mulligan.Lette
 		}
 		return mulligan.OpenLetter(&nats.Msg{Header: m.Header, Data: m.Data}, m.Sequence)
 	}
-	conflicts, err := s.scan(ctx, []string{of(tokens[0]) + ".*"}, Query{Kind: kind, Reason: mulligan.KeyConflict, Limit: 1})
-	if err != nil || len(conflicts) > 0 {
-		return append(conflicts, mulligan.Letter{})[0], err
+	var beside []string // conflicts and malformed messages; letters of other kinds too
+	for _, token := range slices.Compact(tokens) {
+		beside = append(beside, of(token)+".*")
+	}
+	letters, err := s.scan(ctx, beside, Query{Kind: kind, Limit: 1})
+	if err != nil || len(letters) > 0 {
+		return append(letters, mulligan.Letter{})[0], err
 	}
 	return mulligan.Letter{}, fmt.Errorf("%w: no dead letter of %s %.80q", mulligan.ErrNotFound, kind, id)
 }
