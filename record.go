@@ -40,6 +40,9 @@ type Record struct {
 	// Start identifies the last one.
 	Starts int    `json:"starts,omitempty"`
 	Start  string `json:"start,omitempty"`
+	// Replay names the last reopening, so that the next one of the same letter is
+	// not taken for it.
+	Replay string `json:"replay,omitempty"`
 	// Move is the last move decided; Reason why the key is spent or dead.
 	Move   *Move  `json:"move,omitempty"`
 	Reason Reason `json:"reason,omitempty"`

@@ -38,9 +38,11 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	}
 	k, ok := w.kinds[d.env.Kind]
 	if !ok {
-		d.line(w.Log.Warn(), "no_handler", unservedDelay).Msg("no handler for this kind here; given back")
+		// Not the rhythm of the pulls: the same worker would get it every time.
+		delay := unservedDelay/2 + rand.N(unservedDelay)
+		d.line(w.Log.Warn(), "no_handler", delay).Msg("no handler for this kind here; given back")
 		w.Metrics.GivenBack(d.env.Kind, "no_handler")
-		w.carryOut(ctx, d, verdict{verb: nak, due: time.Now().Add(unservedDelay)})
+		w.carryOut(ctx, d, verdict{verb: nak, due: time.Now().Add(delay)})
 		return
 	}
 	d.payload, d.policy = d.env.Fingerprint(), k.Policy

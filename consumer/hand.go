@@ -12,11 +12,12 @@ import (
 // delivery is a message in this worker's hands.
 type delivery struct {
 	facts
-	msg   jetstream.Msg
-	env   mulligan.Envelope
-	bad   error // why it is not a job
-	tries int   // attempts that are known of, the one that runs included
-	from  *source
+	msg    jetstream.Msg
+	env    mulligan.Envelope
+	bad    error     // why it is not a job
+	tries  int       // attempts that are known of, the one that runs included
+	stored time.Time // when the server stored it
+	from   *source
 
 	// Guarded by the hand.
 	begun  bool
@@ -39,6 +40,7 @@ func (s *source) open(msg jetstream.Msg, now time.Time) *delivery {
 	} else {
 		d.env, d.bad = mulligan.OpenMoved(kind, token, raw)
 	}
+	d.stored = meta.Timestamp
 	d.facts = facts{
 		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: s.jobs, again: meta.NumDelivered > 1,
 		start: msg.Reply(), deadline: d.env.Deadline, notBefore: d.env.NotBefore,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/call"
@@ -52,13 +53,13 @@ func (s *Scheduler) Replay(ctx context.Context, kind, id string) (Replayed, erro
 	case waits:
 		return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, ErrQueued)
 	}
-	done, err := s.reopen(ctx, &l)
+	done, reopening, err := s.reopen(ctx, &l)
 	if err != nil {
 		return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, err)
 	}
 	var seq uint64
 	if !done {
-		if seq, err = s.publish(ctx, &l); err != nil {
+		if seq, err = s.publish(ctx, &l, reopening); err != nil {
 			return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, err)
 		}
 		s.Metrics.Replayed(l.Kind)
@@ -89,19 +90,21 @@ func (s *Scheduler) spent(ctx context.Context, l *mulligan.Letter) (bool, error)
 }
 
 // reopen lets the key run again, its history kept. It reports whether the key
-// is done already. Repeated after an interruption it does the same, unless the
+// is done already, and names the reopening. Repeated after an interruption it does the same, unless the
 // job has begun meanwhile: then there is nothing to reopen.
-func (s *Scheduler) reopen(ctx context.Context, l *mulligan.Letter) (done bool, err error) {
+func (s *Scheduler) reopen(ctx context.Context, l *mulligan.Letter) (done bool, reopening string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
-	conflict := false
+	conflict, fresh := false, nuid.Next()
 	err = s.ledger.Update(ctx, "replay.reopen", l.RecordKey(), func(r *mulligan.Record) (store bool) {
 		done = r.State == mulligan.Done && r.Payload == l.Fingerprint()
 		conflict = r.State != "" && r.Payload != l.Fingerprint()
+		reopening = r.Replay
 		if done || conflict || r.State == mulligan.Live || r.State == mulligan.Parked {
 			return false
 		}
-		*r = mulligan.Record{State: mulligan.Live, Payload: l.Fingerprint(), History: r.History}
+		*r = mulligan.Record{State: mulligan.Live, Payload: l.Fingerprint(), History: r.History, Replay: fresh}
+		reopening = fresh
 		if r.History == nil {
 			r.History = l.History
 		}
@@ -110,16 +113,16 @@ func (s *Scheduler) reopen(ctx context.Context, l *mulligan.Letter) (done bool, 
 	if conflict {
 		err = fmt.Errorf("%w: the key belongs to another payload by now; publish it under a new ID", ErrNotReplayable)
 	}
-	return done, err
+	return done, reopening, err
 }
 
-func (s *Scheduler) publish(ctx context.Context, l *mulligan.Letter) (uint64, error) {
+func (s *Scheduler) publish(ctx context.Context, l *mulligan.Letter, reopening string) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
 	address := mulligan.Address(s.Topology.DeadStream(), l.Seq)
 	msg := l.Replayed(mulligan.Subject(s.Topology.JobsRoot(), l.Kind, l.Token), address, time.Now())
 	ack, err := call.Do(ctx, "replay.publish", func() (*jetstream.PubAck, error) {
-		return s.js.PublishMsg(ctx, msg, jetstream.WithMsgID("replay:"+address))
+		return s.js.PublishMsg(ctx, msg, jetstream.WithMsgID("replay:"+address+":"+reopening))
 	})
 	var api *jetstream.APIError
 	switch {

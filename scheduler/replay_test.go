@@ -64,7 +64,11 @@ func TestAReplayBringsTheJobBackAsItWas(t *testing.T) {
 			t.Errorf("it has %v to its deadline, want what it had at first", left)
 		}
 		want := mulligan.Record{State: mulligan.Live, Payload: e.Fingerprint(), History: l.History}
-		if r := f.found(t, e); !reflect.DeepEqual(r, want) {
+		r := f.found(t, e)
+		if want.Replay = r.Replay; r.Replay == "" {
+			t.Error("its reopening has no name")
+		}
+		if !reflect.DeepEqual(r, want) {
 			t.Errorf("its record is %+v, want %+v", r, want)
 		}
 	}
