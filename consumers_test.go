@@ -1,6 +1,7 @@
 package mulligan_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -341,5 +342,72 @@ func raw(t *testing.T, e *natstest.Env, line string) {
 			t.Fatalf("after %q: %v", got, err)
 		}
 		got += string(buf[:n])
+	}
+}
+
+func TestKindsAddedAtOnceToABusyDownstreamStrandNoJob(t *testing.T) {
+	const kinds, rounds = 8, 3
+	for round := range rounds {
+		t.Run(fmt.Sprint("round ", round), func(t *testing.T) {
+			e := provisioned(t, normal(t, "k0", mulligan.Keyed, "d"))
+			busy, end := context.WithCancel(t.Context())
+			var pulls, pubs, adds sync.WaitGroup
+			for _, stream := range []string{e.Topology.JobsStream(), e.Topology.RetriesStream()} {
+				c := consumer(t, e, stream, "d")
+				pulls.Go(func() { drain(busy, c) })
+			}
+			publishing, stop := context.WithCancel(t.Context())
+			pubs.Go(func() {
+				for j := 0; publishing.Err() == nil; j++ {
+					if _, err := e.JS.Publish(t.Context(), fmt.Sprintf("mulligan.jobs.k%d.j%d", j%kinds, j), nil); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			for i := 1; i < kinds; i++ {
+				k := normal(t, fmt.Sprint("k", i), mulligan.Keyed, "d")
+				adds.Go(func() {
+					_, err := e.Topology.Declare(t.Context(), e.JS, []mulligan.Kind{k})
+					if err == nil {
+						err = e.Topology.EnsureConsumers(t.Context(), e.JS, []string{"d"})
+					}
+					if err != nil {
+						t.Errorf("add %s: %v", k.Name, err)
+					}
+				})
+			}
+			adds.Wait()
+			stop()
+			pubs.Wait()
+			left, tick := uint64(1), time.NewTicker(20*time.Millisecond)
+			defer tick.Stop()
+			for patience := time.After(20 * time.Second); left > 0; {
+				s, err := e.JS.Stream(t.Context(), e.Topology.JobsStream())
+				if err != nil {
+					t.Fatal(err)
+				}
+				left = s.CachedInfo().State.Msgs
+				select {
+				case <-tick.C:
+				case <-patience:
+					t.Fatalf("%d jobs are stranded", left)
+				}
+			}
+			end()
+			pulls.Wait()
+		})
+	}
+}
+
+// drain acknowledges what the consumer gives, until ctx ends.
+func drain(ctx context.Context, c jetstream.Consumer) {
+	for ctx.Err() == nil {
+		batch, err := c.Fetch(50, jetstream.FetchMaxWait(200*time.Millisecond))
+		if err != nil {
+			continue
+		}
+		for m := range batch.Messages() {
+			_ = m.Ack() // lost, it comes back
+		}
 	}
 }
