@@ -68,18 +68,20 @@ const (
 
 // A Move is what was decided for one message.
 type Move struct {
-	Address   string    `json:"address"` // stream:sequence of the message
-	Verb      Verb      `json:"verb"`
-	Reason    Reason    `json:"reason,omitempty"`
-	Due       time.Time `json:"due,omitzero"`
-	ErrorType string    `json:"error_type,omitempty"`
-	Error     string    `json:"error,omitempty"`
+	Address string    `json:"address"` // stream:sequence of the message
+	Verb    Verb      `json:"verb"`
+	Reason  Reason    `json:"reason,omitempty"`
+	Due     time.Time `json:"due,omitzero"`
+	// Unasked: the user's budget is asked for this retry when it is due.
+	Unasked   bool   `json:"unasked,omitempty"`
+	ErrorType string `json:"error_type,omitempty"`
+	Error     string `json:"error,omitempty"`
 }
 
 // An Attempt is one call of the handler, or one deferral, and what followed.
 type Attempt struct {
-	Number    int           `json:"number"` // 0 is a deferral before the first attempt
-	Run       string        `json:"run"`    // identifies this call: a write tried again must not count it twice
+	Number    int           `json:"number"` // of the call, or of the last one before a deferral
+	Run       string        `json:"run"`    // identifies this entry: a write tried again must not count it twice
 	At        time.Time     `json:"at"`
 	Took      time.Duration `json:"took_ns"`
 	ErrorType string        `json:"error_type,omitempty"`

@@ -177,9 +177,10 @@ func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, er
 	return places, nil
 }
 
-// take gives a one place by the clock of its planning. A retry that waits for its
-// own delay anyway does not push back those that are due before it; several with
-// one long delay may then come back together, as many as the rate allows in it.
+// take gives a one place by the clock of its planning, so that a retry which
+// waits for its own delay does not push back those that are due before it. Ask
+// shortly before a retry is due: several that were given places for one distant
+// time would come back together.
 func (s *UserState) take(r Rate, a *ask, now time.Time) Place {
 	at, next := r.place(s.Whole, now)
 	if at.Before(a.due) || !at.After(now) {

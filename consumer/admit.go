@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
 )
 
 // maxStarts is how many recorded starts without an end a key may have. The
@@ -21,7 +22,9 @@ type facts struct {
 	again     bool   // delivered before
 	start     string // identifies this delivery's start
 	alone     bool   // no other suspect runs in this worker
-	fromJobs  bool   // lies in the stream of jobs, so it is not a retry that is due
+	hasUser   bool
+	place     budget.Place // the user's, once it was asked for
+	fromJobs  bool         // lies in the stream of jobs, so it is not a retry that is due
 	policy    mulligan.Policy
 }
 
@@ -64,10 +67,30 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 		return decide(r, f, verdict{verb: spend, reason: mulligan.Crashed, errType: "crashed", errText: "its handler ended the process again and again"}), true
 	case f.again && r.Starts > 0 && !f.alone:
 		return verdict{verb: suspect}, false
-	case f.again:
+	}
+	if v, store := underPlace(r, f); v.verb != run {
+		return v, store
+	}
+	if f.again {
 		r.Starts, r.Start = r.Starts+1, f.start
 		begin(r, f)
-		return verdict{verb: run}, true
+	}
+	return verdict{verb: run}, f.again
+}
+
+// underPlace is what the user's budget makes of a retry that is due, if it was
+// not asked when the retry was planned.
+func underPlace(r *mulligan.Record, f facts) (v verdict, store bool) {
+	switch {
+	case !f.hasUser || r.Move == nil || !r.Move.Unasked:
+	case f.place.Denied:
+		return decide(r, f, verdict{verb: spend, reason: mulligan.UserBudget}), true
+	case f.place.At.IsZero():
+		return verdict{verb: askUser}, false
+	case f.place.At.After(f.now):
+		v := verdict{verb: deferred, reason: mulligan.UserBudget, due: f.place.At}
+		r.Note(mulligan.Attempt{Number: r.Attempts, Run: f.start, At: f.now, Verb: mulligan.Defer, Reason: v.reason, Delay: v.due.Sub(f.now)})
+		return decide(r, f, v), true
 	}
 	return verdict{verb: run}, false
 }
@@ -99,7 +122,7 @@ func begin(r *mulligan.Record, f facts) {
 func decide(r *mulligan.Record, f facts, v verdict) verdict {
 	begin(r, f)
 	r.Deadline = later(r.Deadline, f.deadline)
-	r.Move = &mulligan.Move{Address: f.address, Verb: mulligan.Verb(v.verb), Reason: v.reason, Due: v.due, ErrorType: v.errType, Error: v.errText}
+	r.Move = &mulligan.Move{Address: f.address, Verb: mulligan.Verb(v.verb), Reason: v.reason, Due: v.due, Unasked: v.unasked, ErrorType: v.errType, Error: v.errText}
 	switch v.verb {
 	case spend:
 		if v.errText == "" { // the last failure explains it best

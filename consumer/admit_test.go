@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -19,6 +20,12 @@ func TestAdmit(t *testing.T) {
 		return &mulligan.Move{Address: address, Verb: v, Reason: mulligan.UserBudget, Due: noon.Add(due), ErrorType: "http_500", Error: "boom"}
 	}
 	again := func(f *facts) { f.again = true }
+	hinted := mulligan.Record{State: mulligan.Parked, Payload: published, Attempts: 1, Move: &mulligan.Move{Address: "J:1", Verb: mulligan.Park, Due: noon, Unasked: true}}
+	place := func(in time.Duration, denied bool) func(*facts) {
+		return func(f *facts) {
+			f.fromJobs, f.hasUser, f.place = false, true, budget.Place{At: noon.Add(in), Denied: denied}
+		}
+	}
 	for _, tt := range []struct {
 		name   string
 		rec    mulligan.Record
@@ -54,6 +61,11 @@ func TestAdmit(t *testing.T) {
 		{"a second start without an end waits to run alone", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1}, again, suspect, "", false, mulligan.Live},
 		{"alone it runs", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1}, func(f *facts) { f.again, f.alone = true, true }, run, "", true, mulligan.Live},
 		{"starts without an end are spent as crashed", mulligan.Record{State: mulligan.Live, Payload: published, Starts: maxStarts}, again, spend, mulligan.Crashed, true, mulligan.Spent},
+		{"a retry whose user was not asked yet asks now", hinted, func(f *facts) { f.fromJobs, f.hasUser = false, true }, askUser, "", false, mulligan.Parked},
+		{"with a place for now it runs", hinted, place(0, false), run, "", false, mulligan.Parked},
+		{"with a later place it is deferred until then", hinted, place(time.Second, false), deferred, mulligan.UserBudget, true, mulligan.Parked},
+		{"without a place it is spent", hinted, place(0, true), spend, mulligan.UserBudget, true, mulligan.Spent},
+		{"without a user nobody is asked", hinted, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},
 		{"a start whose write was answered late is not noted twice", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: "s1"}, again, run, "", false, mulligan.Live},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

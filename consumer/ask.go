@@ -33,14 +33,18 @@ func (a *askOnce) grant(ctx context.Context, v verdict, now time.Time) (grant, e
 			a.err = a.take(ctx, v)
 		}
 	}
-	return grant{now: a.now, deadline: a.d.deadline, nak: a.took, place: a.place.At, denied: a.place.Denied}, a.err
+	return grant{now: a.now, deadline: a.d.deadline, nak: a.took, place: a.place.At, denied: a.place.Denied, unasked: a.d.hasUser && v.delay > maxNak}, a.err
 }
 
+// take asks for a retry that comes soon. One that comes later asks for its user
+// when it is due: a place taken now for then would let all with one long hint
+// come back together, or push back what is due before them.
 func (a *askOnce) take(ctx context.Context, v verdict) error {
-	if v.delay <= maxNak {
-		a.took = a.k.naks.take(a.now, a.due, int(a.w.peers.Load()))
+	if v.delay > maxNak {
+		return nil
 	}
-	if a.d.env.User == "" {
+	a.took = a.k.naks.take(a.now, a.due, int(a.w.peers.Load()))
+	if !a.d.hasUser {
 		return nil
 	}
 	var err error

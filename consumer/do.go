@@ -61,6 +61,9 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 			v = verdict{verb: nak, due: time.Now().Add(unservedDelay)}
 		}
 	}
+	if v.verb == askUser {
+		v, rec = w.admitUser(ctx, d)
+	}
 	if v.verb == run {
 		v = w.attempt(ctx, k, d, rec)
 	}
@@ -92,6 +95,15 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 		w.report(d, rec.Attempts, v)
 	}
 	return v, rec
+}
+
+// admitUser asks the user's budget for a retry that is due, and admits it again.
+func (w *Worker) admitUser(ctx context.Context, d *delivery) (v verdict, rec *mulligan.Record) {
+	var err error
+	if d.place, err = w.users.Take(ctx, d.env.User, time.Now(), d.deadline); err != nil {
+		return w.unrecorded(ctx, d, err), new(mulligan.Record)
+	}
+	return w.admit(ctx, d)
 }
 
 // attempt runs the handler once and judges the outcome.

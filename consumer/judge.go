@@ -21,14 +21,16 @@ const (
 	wait     verb = "wait"    // parked until another message of its key has had its turn
 	spend    verb = "spend"   // handed to the schedulers
 	suspect  verb = "suspect" // runs only while no other suspect does: it may be what ends the process
+	askUser  verb = "ask"     // runs if the user's budget allows it now
 )
 
 // verdict is the decision about one message.
 type verdict struct {
-	verb   verb
-	reason mulligan.Reason
-	delay  time.Duration // that the policy or the handler chose
-	due    time.Time     // when it comes back
+	verb    verb
+	reason  mulligan.Reason
+	delay   time.Duration // that the policy or the handler chose
+	due     time.Time     // when it comes back
+	unasked bool          // the user's budget is to be asked then
 	// changed is the payload of the next attempt, if not the same again.
 	changed []byte
 	// errType and errText are of the failure behind the verdict.
@@ -130,6 +132,7 @@ type grant struct {
 	nak      bool      // this worker has room for one more nak of the kind
 	place    time.Time // when the user may retry; zero without a user
 	denied   bool      // the user has no place before the deadline
+	unasked  bool      // the user's budget is asked when the retry is due
 }
 
 // under turns the wish to try again into what the budgets and the deadline
@@ -140,6 +143,7 @@ func (v verdict) under(g grant) verdict {
 		return v
 	}
 	v.due = g.now.Add(v.delay)
+	v.unasked = g.unasked
 	switch {
 	case g.denied:
 		return v.spent(mulligan.UserBudget)

@@ -158,16 +158,8 @@ func TestAUserOverTheRateComesBackOneByOne(t *testing.T) {
 			}
 		}
 		retries := f.log.of("retries")
-		for i := range retries {
-			n := 0
-			for _, r := range retries[i:] {
-				if r.Sub(retries[i]) < time.Second {
-					n++
-				}
-			}
-			if n > burst+2+1 { // schedules fire up to a quarter of a second late
-				t.Fatalf("%d retries within a second from %v", n, retries[i])
-			}
+		if n := densest(retries, time.Second); n > burst+2+1 { // schedules fire up to a quarter of a second late
+			t.Fatalf("%d retries within a second", n)
 		}
 		if took := retries[jobs-1].Sub(retries[0]); took < 26*time.Second {
 			t.Errorf("%d retries took %v at two per second", jobs, took)
@@ -180,6 +172,56 @@ func TestAUserOverTheRateComesBackOneByOne(t *testing.T) {
 			t.Error(err)
 		} else {
 			t.Logf("%s", e.Value())
+		}
+	})
+}
+
+// densest is how many times lie within a span, at most.
+func densest(at []time.Time, span time.Duration) (most int) {
+	for i := range at {
+		n := 0
+		for _, t := range at[i:] {
+			if t.Sub(at[i]) < span {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+func TestManyRetriesOfOneUserWithOneLongHintComeBackAtTheUsersRate(t *testing.T) {
+	const jobs, burst = 60, 5
+	kind := keyed
+	kind.Policy = mulligan.Policy{Total: time.Hour}
+	bubble(t, kind, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{UserRate: budget.Rate{PerSecond: 2, Burst: burst}}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			if f.log.note(j.ID); j.Attempt == 1 {
+				return nil, mulligan.After(30*time.Second, errFlaky)
+			}
+			f.log.note("retries")
+			return nil, nil
+		})
+		for i := range jobs {
+			f.publish(t, mulligan.Job{ID: fmt.Sprint(i), User: "ada"})
+		}
+		time.Sleep(5 * time.Minute)
+		stop()
+		for i := range jobs {
+			if n := len(f.log.of(fmt.Sprint(i))); n != 2 {
+				t.Errorf("job %d ran %d times, want 2", i, n)
+			}
+			if st := f.state(t, fmt.Sprint(i)); st.Record == nil || len(st.Record.History) > 3 {
+				t.Errorf("job %d was deferred more than once: %+v", i, st.Record)
+			}
+		}
+		const late = 250 * time.Millisecond // of schedules
+		retries := f.log.of("retries")
+		for _, span := range []time.Duration{time.Second, 5 * time.Second, 10 * time.Second} {
+			most := burst + int((span+late).Seconds()*2) + 1
+			if n := densest(retries, span); n > most {
+				t.Errorf("%d retries within %v, want %d at most", n, span, most)
+			}
 		}
 	})
 }
