@@ -58,32 +58,7 @@ func (t Topology) ensureScheduler(ctx context.Context, js jetstream.JetStream) e
 // deleted or recreated: a kind that moves to another downstream leaves the old
 // one's filters. Call it after [Topology.Declare].
 func (t Topology) EnsureConsumers(ctx context.Context, js jetstream.JetStream, downstreams []string) error {
-	return t.alone(ctx, js, func() error { return t.ensureConsumers(ctx, js, downstreams) })
-}
-
-// alone does what no two processes may at once: a consumer's configuration is
-// read, changed and written, and the server has no compare-and-set for it. After
-// a crash the lock expires.
-func (t Topology) alone(ctx context.Context, js jetstream.JetStream, do func() error) error {
-	const key, hold = "lock.consumers", time.Minute
-	kv, err := js.KeyValue(ctx, t.BudgetBucket())
-	if err != nil {
-		return fmt.Errorf("ensure consumers: %w", notProvisioned(err))
-	}
-	for {
-		_, err := kv.Create(ctx, key, nil, jetstream.KeyTTL(hold))
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, jetstream.ErrKeyExists) {
-			return fmt.Errorf("ensure consumers: %w", err)
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return fmt.Errorf("ensure consumers: another process is at it: %w", err)
-		}
-	}
-	defer func() { _ = kv.Delete(context.WithoutCancel(ctx), key) }() // lost, it expires
-	return do()
+	return t.alone(ctx, js, func(ctx context.Context) error { return t.ensureConsumers(ctx, js, downstreams) })
 }
 
 func (t Topology) ensureConsumers(ctx context.Context, js jetstream.JetStream, downstreams []string) error {
@@ -294,7 +269,7 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 			delete(msg.Header, name)
 		}
 	}
-	if _, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID("adopt:"+Address(c.stream, m.Sequence))); err != nil {
+	if _, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID("adopt:"+MoveID(Address(c.stream, m.Sequence), m.Time))); err != nil {
 		return err
 	}
 	err := s.DeleteMsg(ctx, m.Sequence)

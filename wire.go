@@ -264,5 +264,12 @@ func clean(s string) string {
 	return s
 }
 
+// MoveID names what a move moves: its address, and when it was stored there. A
+// stream that was made again, or lost its end with the power, gives an address
+// twice.
+func MoveID(address string, stored time.Time) string {
+	return address + ":" + strconv.FormatInt(stored.UnixNano(), 36)
+}
+
 // Address is where a message lies: the name of its stream and its sequence.
 func Address(stream string, seq uint64) string { return stream + ":" + strconv.FormatUint(seq, 10) }

@@ -37,6 +37,11 @@ func Open(ctx context.Context, js jetstream.JetStream, t mulligan.Topology, rate
 	return &Users{bucket: b, rate: rate, lines: map[string][]*ask{}}, nil
 }
 
+// OnAway has fn told, from before the first call on, of each call of
+// [Users.Take] that brings no answer and is made again, and with nil of the next
+// answer.
+func (u *Users) OnAway(fn func(err error)) { u.bucket.Away = fn }
+
 // A UserState is what the bucket holds of one user.
 type UserState struct {
 	// Whole is when the allowance is whole again if nothing more is taken.

@@ -3,7 +3,6 @@ package consumer
 import (
 	"context"
 	"encoding/json"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -63,14 +62,14 @@ func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
 	// Written here, since the client's option cuts a time to the second before.
 	msg.Header.Set(jetstream.ScheduleHeader, "@at "+due.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.ScheduleTargetHeader, mulligan.Subject(t.DueRoot(), d.env.Kind, d.env.Token))
-	return successor{msg: msg, opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + d.moveID())}}
+	return successor{msg: msg, opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + mulligan.MoveID(d.address, d.stored))}}
 }
 
 // spent is the message that hands the job to the schedulers.
 func (w *Worker) spent(d *delivery, v verdict) successor {
 	subject := mulligan.Subject(w.Topology.SpentRoot(), d.env.Kind, mulligan.SafeToken(d.env.Token))
 	m := mulligan.Move{Verb: mulligan.Spend, Reason: v.reason, ErrorType: v.errType, Error: v.errText}
-	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID("spend:" + d.moveID())}}
+	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID("spend:" + mulligan.MoveID(d.address, d.stored))}}
 }
 
 // move stores the successor, then acknowledges the origin for certain. While
@@ -119,12 +118,6 @@ func within(ctx context.Context, d time.Duration, do func(context.Context) error
 func (w *Worker) unmoved(d *delivery, v verdict, err error) {
 	d.line(w.Log.Error(), string(v.reason), 0).Err(err).Str("verb", string(v.verb)).
 		Msg("move interrupted; the message comes back and the move is finished then")
-}
-
-// moveID names what is moved: its address, and when it was stored there. A stream
-// that was made again, or lost its end with the power, gives an address twice.
-func (d *delivery) moveID() string {
-	return d.address + ":" + strconv.FormatInt(d.stored.UnixNano(), 36)
 }
 
 // durableAddress is an address as one token of a subject.

@@ -213,6 +213,8 @@ func (w *Worker) prepare(ctx context.Context) error {
 	if w.users, err = budget.Open(ctx, w.js, w.Topology, w.UserRate); err != nil {
 		return err
 	}
+	w.ledger.OnAway(w.outage("records"))
+	w.users.OnAway(w.outage("budgets"))
 	w.hand.held = map[string]*delivery{}
 	w.suspect = make(chan struct{}, 1)
 	w.peers.Store(1)

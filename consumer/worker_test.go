@@ -1,19 +1,25 @@
 package consumer_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/consumer"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
+	"github.com/mulligan-queue/mulligan/metrics"
 	"github.com/mulligan-queue/mulligan/scheduler"
 )
 
@@ -373,7 +379,9 @@ func TestAJobOutlivesARestartOfTheServer(t *testing.T) {
 
 func TestAJobWaitsWhileTheLedgerIsAway(t *testing.T) {
 	bubble(t, keyed, func(t *testing.T, f *floor) {
-		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+		reg, lines := prometheus.NewRegistry(), new(lockedBuffer)
+		w := &consumer.Worker{Metrics: metrics.New(reg), Log: zerolog.New(lines)}
+		stop := f.work(t, w, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 			if f.log.note(j.ID); j.Attempt == 1 {
 				f.Down()
 				return nil, errFlaky
@@ -385,13 +393,57 @@ func TestAJobWaitsWhileTheLedgerIsAway(t *testing.T) {
 		if n := len(f.log.of("x")); n != 1 {
 			t.Errorf("the job ran %d times with the ledger away", n)
 		}
+		if n := gauge(t, reg, "mulligan_bucket_away"); n != 1 {
+			t.Errorf("the gauge shows %v while the ledger is away", n)
+		}
+		if n := lines.count("the bucket of records brings no answer"); n < 2 || n > 7 {
+			t.Errorf("%d log lines say in a minute that the ledger is away, want one every ten seconds", n)
+		}
 		f.Restart(t)
 		time.Sleep(2 * time.Minute)
 		stop()
 		if st := f.state(t, "x"); st.State != mulligan.StatusDone || st.Record.Attempts != 2 {
 			t.Errorf("job is %s: %+v", st.State, st.Record)
 		}
+		if n, said := gauge(t, reg, "mulligan_bucket_away"), lines.count("answers again"); n != 0 || said != 1 {
+			t.Errorf("the gauge shows %v and %d lines say that the ledger is back", n, said)
+		}
 	})
+}
+
+// lockedBuffer is what a log was written to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), text)
+}
+
+// gauge sums the values of a gauge.
+func gauge(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name {
+				sum += m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 func TestAHeldStreamOfRetriesIsNotInTheWayOfFreshJobs(t *testing.T) {

@@ -16,6 +16,11 @@ import (
 // A Ledger reads and changes records. It is safe for concurrent use.
 type Ledger struct{ bucket *cas.Bucket }
 
+// OnAway has fn told, from before the first call on, of each call of
+// [Ledger.Update] that brings no answer and is made again, and with nil of the
+// next answer.
+func (l *Ledger) OnAway(fn func(err error)) { l.bucket.Away = fn }
+
 // Open looks up the ledger of a topology.
 func Open(ctx context.Context, js jetstream.JetStream, t mulligan.Topology) (*Ledger, error) {
 	b, err := cas.Open(ctx, js, t.LedgerBucket())

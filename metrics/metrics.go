@@ -30,6 +30,7 @@ type Metrics struct {
 	inHand     *prometheus.GaugeVec
 	nakWaiting *prometheus.GaugeVec
 	stored     *prometheus.GaugeVec
+	away       *prometheus.GaugeVec
 	held       prometheus.Gauge
 
 	mu    sync.Mutex
@@ -63,6 +64,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		inHand:     gauge("mulligan_in_hand", "Messages in this worker's hands, running or about to.", "downstream"),
 		nakWaiting: gauge("mulligan_naks_waiting", "Short retries of this worker that are not due yet.", "kind"),
 		stored:     gauge("mulligan_stored_messages", "Messages in a stream: jobs to run, retries and spent jobs waiting, dead letters.", "stream"),
+		away:       gauge("mulligan_bucket_away", "1 while the bucket brings no answer and jobs wait for it.", "bucket"),
 		types:      map[string]bool{},
 	}
 	m.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -190,6 +192,17 @@ func (m *Metrics) InHand(downstream string, add int) {
 func (m *Metrics) NaksWaiting(kind string, n int) {
 	if m != nil {
 		m.nakWaiting.WithLabelValues(kind).Set(float64(n))
+	}
+}
+
+// BucketAway says whether a bucket brings no answer.
+func (m *Metrics) BucketAway(bucket string, away bool) {
+	if m == nil {
+		return
+	}
+	m.away.WithLabelValues(bucket).Set(0)
+	if away {
+		m.away.WithLabelValues(bucket).Set(1)
 	}
 }
 

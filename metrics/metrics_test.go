@@ -33,6 +33,7 @@ func tellAll(m *metrics.Metrics, errorType string) {
 	m.InHand("mailer", 2)
 	m.InHand("mailer", -1)
 	m.NaksWaiting("email.send", 3)
+	m.BucketAway("records", true)
 	m.FreshHeld(true)
 }
 

@@ -24,7 +24,7 @@ func (s *Scheduler) bury(ctx context.Context, msg jetstream.Msg) {
 	}
 	kind, token := mulligan.SplitSubject(s.Topology.SpentRoot(), msg.Subject())
 	e, move := mulligan.OpenSpent(kind, token, &nats.Msg{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data()})
-	err = s.inter(ctx, e, move, mulligan.Address(meta.Stream, meta.Sequence.Stream))
+	err = s.inter(ctx, e, move, mulligan.MoveID(mulligan.Address(meta.Stream, meta.Sequence.Stream), meta.Timestamp))
 	if err == nil {
 		err = s.answer(ctx, "bury.ack", func(ctx context.Context) error { return msg.DoubleAck(ctx) })
 	}
@@ -39,14 +39,14 @@ func (s *Scheduler) bury(ctx context.Context, msg jetstream.Msg) {
 
 // inter writes the letter and then marks the record dead: a crash between the
 // two repeats the burial, which replaces the letter with the same one.
-func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulligan.Move, address string) error {
+func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulligan.Move, id string) error {
 	l := mulligan.Letter{Envelope: e, Reason: move.Reason, ErrorType: move.ErrorType, Error: move.Error, BuriedAt: time.Now()}
 	if move.Reason == mulligan.Malformed {
-		return s.post(ctx, &l, s.subject(&l), address)
+		return s.post(ctx, &l, id)
 	}
 	r, err := s.look(ctx, &l)
 	if errors.Is(err, dedupe.ErrUnreadable) {
-		return s.post(ctx, &l, s.subject(&l), address) // what the spent message says is all there is
+		return s.post(ctx, &l, id) // what the spent message says is all there is
 	}
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulliga
 	if r != nil && move.Reason != mulligan.KeyConflict {
 		l.Attempts, l.History = r.Attempts, r.History
 	}
-	if err := s.post(ctx, &l, s.subject(&l), address); err != nil {
+	if err := s.post(ctx, &l, id); err != nil {
 		return err
 	}
 	if move.Reason == mulligan.KeyConflict {
@@ -82,9 +82,9 @@ func (s *Scheduler) subject(l *mulligan.Letter) string {
 	return subject
 }
 
-func (s *Scheduler) post(ctx context.Context, l *mulligan.Letter, subject, address string) error {
+func (s *Scheduler) post(ctx context.Context, l *mulligan.Letter, id string) error {
 	return s.answer(ctx, "bury.letter", func(ctx context.Context) error {
-		ack, err := s.js.PublishMsg(ctx, l.Message(subject), jetstream.WithMsgID("bury:"+address))
+		ack, err := s.js.PublishMsg(ctx, l.Message(s.subject(l)), jetstream.WithMsgID("bury:"+id))
 		if err != nil {
 			return fmt.Errorf("write the letter: %w", err)
 		}

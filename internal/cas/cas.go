@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,6 +18,11 @@ import (
 
 // A Bucket is a key-value bucket. It is safe for concurrent use.
 type Bucket struct {
+	// Away, if set before the first call, is told of each call of Update that
+	// brings no answer and is made again, and with nil of the next answer.
+	Away func(err error)
+
+	away   atomic.Bool
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	prefix string
@@ -63,25 +69,42 @@ func (b *Bucket) Update(ctx context.Context, name, key string, apply func(value 
 	for try := 0; ; try++ {
 		value, revision, err := b.load(ctx, name, key)
 		if err == nil {
-			c, err := apply(value)
-			if err != nil || c.Value == nil {
+			var c Change
+			if c, err = apply(value); err != nil || c.Value == nil {
+				b.answered()
 				return err
 			}
 			c.over = revision
-			if err := b.store(ctx, name, key, c); err == nil {
-				return nil
-			} else if conflict(err) {
-				if pause.For(ctx, time.Duration(min(try, 20))*time.Duration(1+rand.IntN(3))*time.Millisecond) != nil {
-					return fmt.Errorf("update %s: %w", key, ctx.Err())
-				}
-				continue
-			} else if errors.Is(err, nats.ErrMaxPayload) {
-				return fmt.Errorf("update %s: %w", key, err)
-			}
+			err = b.store(ctx, name, key, c)
 		}
-		if err := pause.For(ctx, min(time.Duration(try+1)*50*time.Millisecond, 2*time.Second)); err != nil {
+		wait := min(time.Duration(try+1)*50*time.Millisecond, 2*time.Second)
+		switch {
+		case err == nil:
+			b.answered()
+			return nil
+		case conflict(err):
+			wait = time.Duration(min(try, 20)) * time.Duration(1+rand.IntN(3)) * time.Millisecond
+		case errors.Is(err, nats.ErrMaxPayload):
+			return fmt.Errorf("update %s: %w", key, err)
+		default:
+			b.unanswered(ctx, err)
+		}
+		if err := pause.For(ctx, wait); err != nil {
 			return fmt.Errorf("update %s: %w", key, err)
 		}
+	}
+}
+
+func (b *Bucket) unanswered(ctx context.Context, err error) {
+	if b.Away != nil && ctx.Err() == nil { // else nobody waits for the answer
+		b.away.Store(true)
+		b.Away(err)
+	}
+}
+
+func (b *Bucket) answered() {
+	if b.away.Load() && b.away.Swap(false) {
+		b.Away(nil)
 	}
 }
 

@@ -1,0 +1,4 @@
+package mulligan
+
+// Alone lets a test hold the lock for longer than any adoption takes.
+var Alone = Topology.alone

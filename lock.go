@@ -1,0 +1,74 @@
+package mulligan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// lockHold is how long a lock outlives a process that crashed; one that lives
+// says so four times as often.
+const lockHold = time.Minute
+
+// lock is a key of the bucket of budgets that one process at a time has.
+type lock struct {
+	js       jetstream.JetStream
+	kv       jetstream.KeyValue
+	key      string
+	revision uint64
+}
+
+// alone does what no two processes may at once: a consumer's configuration is
+// read, changed and written, and the server has no compare-and-set for it. The
+// lock is held for as long as do takes; when it cannot be, do's context ends.
+func (t Topology) alone(ctx context.Context, js jetstream.JetStream, do func(ctx context.Context) error) error {
+	kv, err := js.KeyValue(ctx, t.BudgetBucket())
+	if err != nil {
+		return fmt.Errorf("ensure consumers: %w", notProvisioned(err))
+	}
+	l := lock{js: js, kv: kv, key: "lock.consumers"}
+	if err := l.take(ctx); err != nil {
+		return fmt.Errorf("ensure consumers: %w", err)
+	}
+	held, end := context.WithCancelCause(ctx)
+	var holder sync.WaitGroup
+	holder.Go(func() { end(l.hold(held)) })
+	err = do(held)
+	if cause := context.Cause(held); err != nil && cause != nil {
+		err = errors.Join(err, cause)
+	}
+	end(nil)
+	holder.Wait()
+	_ = kv.Delete(context.WithoutCancel(ctx), l.key, jetstream.LastRevision(l.revision)) // lost, it expires
+	return err
+}
+
+// take waits until nobody has the lock.
+func (l *lock) take(ctx context.Context) (err error) {
+	for {
+		if l.revision, err = l.kv.Create(ctx, l.key, nil, jetstream.KeyTTL(lockHold)); !errors.Is(err, jetstream.ErrKeyExists) {
+			return err
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return fmt.Errorf("another process is at it: %w", err)
+		}
+	}
+}
+
+// hold keeps the lock from expiring until ctx ends, or says why it could not.
+func (l *lock) hold(ctx context.Context) error {
+	for pause(ctx, lockHold/4) == nil {
+		msg := nats.NewMsg("$KV." + l.kv.Bucket() + "." + l.key)
+		ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(lockHold), jetstream.WithExpectLastSequencePerSubject(l.revision))
+		if err != nil {
+			return fmt.Errorf("lock %s is lost: %w", l.key, err)
+		}
+		l.revision = ack.Sequence
+	}
+	return nil
+}
