@@ -27,6 +27,11 @@ var (
 	// ErrUnconfirmed is returned when the server did not answer: the job may be
 	// stored. Publishing it again with the same ID is safe.
 	ErrUnconfirmed = errors.New("mulligan: unconfirmed")
-	// ErrNotFound is returned for a dead letter that does not exist.
+	// ErrNotFound is returned for a dead letter that does not exist, and for the
+	// result of a key of which nothing is known.
 	ErrNotFound = errors.New("mulligan: not found")
+	// ErrNotDone is returned for the result of a job that has not ended.
+	ErrNotDone = errors.New("mulligan: not done yet")
+	// ErrDead is returned for the result of a job that is spent or dead.
+	ErrDead = errors.New("mulligan: dead")
 )

@@ -20,7 +20,7 @@ func ExampleKind() {
 	fmt.Println(err)
 	// Output:
 	// email.send keyed mailer 4 <nil>
-	// mulligan: bad kind: kind email.send has no effect; say what running it twice would do: pure or keyed
+	// mulligan: bad kind: kind email.send has no effect; say what running it twice would do: pure, keyed or once
 }
 
 func ExamplePolicy() {

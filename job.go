@@ -42,6 +42,8 @@ type Job struct {
 	// Attempt and AttemptsMax are set for the handler: the number of this call
 	// (1 is the first) and how many there are at most.
 	Attempt, AttemptsMax int
+	// Steps is set for the handler too; [Step] uses it. It is nil in a pure kind.
+	Steps Steps
 }
 
 // DefaultDeadline is how long after publishing a job may start its last
@@ -58,6 +60,10 @@ func (j *Job) Key() string {
 	if len(key) <= maxText {
 		return key
 	}
+	return j.hashedKey()
+}
+
+func (j *Job) hashedKey() string {
 	sum := sha256.Sum256([]byte(j.ID))
 	return j.Kind + "/=" + hex.EncodeToString(sum[:])
 }

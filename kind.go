@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"time"
 )
 
 // Effect is what running a job twice would do. The zero Effect is an error:
@@ -19,21 +20,26 @@ const (
 	// idempotency key. They need an ID from their publisher, the same key goes
 	// downstream at every attempt, and a key that is done never runs again.
 	Keyed Effect = "keyed"
+	// Once jobs have a side effect on a downstream that honours no key, such as
+	// SMTP. They need an ID, and are retried only when the effect certainly did
+	// not happen; after a doubtful failure they are spent as [InDoubt], for a
+	// person to decide.
+	Once Effect = "once"
 )
 
 func (e Effect) validate() error {
 	switch e {
-	case Pure, Keyed:
+	case Pure, Keyed, Once:
 		return nil
 	case "":
-		return errors.New("no effect; say what running it twice would do: pure or keyed")
+		return errors.New("no effect; say what running it twice would do: pure, keyed or once")
 	}
-	return fmt.Errorf("effect %q is not one of pure, keyed", string(e))
+	return fmt.Errorf("effect %q is not one of pure, keyed, once", string(e))
 }
 
 // NeedsID reports whether a job of this effect must be given an ID by its
 // publisher.
-func (e Effect) NeedsID() bool { return e == Keyed }
+func (e Effect) NeedsID() bool { return e == Keyed || e == Once }
 
 // DefaultDownstream is the downstream of a kind that names none.
 const DefaultDownstream = "default"
@@ -51,7 +57,22 @@ type Kind struct {
 	// Downstream is the provider that the kind calls; empty means
 	// [DefaultDownstream]. Kinds of one downstream are pulled together.
 	Downstream string `json:"downstream"`
+	// KeyTTL is for how long the downstream of a keyed kind remembers a key; zero
+	// means 24 hours. A dead letter whose first doubtful attempt is older is in
+	// doubt: its key may be forgotten.
+	KeyTTL time.Duration `json:"-"`
+	// KeepResults records the results of a pure kind too, at the cost of a write
+	// per job. Those of other kinds always are.
+	KeepResults bool `json:"keep_results,omitempty"`
+	// MaxResult bounds the results that are kept, of a job and of all its steps
+	// together, in bytes; zero means 64 KiB. At most what a record takes, which
+	// follows from the server's max_payload. Of a larger result size and
+	// fingerprint are kept.
+	MaxResult int `json:"max_result"`
 }
+
+// DefaultKeyTTL is for how long a downstream is taken to remember a key.
+const DefaultKeyTTL = 24 * time.Hour
 
 const maxKindName = 128
 
@@ -84,12 +105,49 @@ func (k Kind) Normal() (Kind, error) {
 	if !downstreamName.MatchString(k.Downstream) {
 		return k, fmt.Errorf("%w: kind %s: downstream %.80q is not letters, digits and _.:- (at most 64)", ErrBadKind, k.Name, k.Downstream)
 	}
+	if k.KeyTTL < 0 || k.MaxResult < 0 {
+		return k, fmt.Errorf("%w: kind %s: key_ttl %v or max_result %d is negative; leave it out for the default", ErrBadKind, k.Name, k.KeyTTL, k.MaxResult)
+	}
+	if k.Effect == Keyed {
+		orDefault(&k.KeyTTL, DefaultKeyTTL)
+	}
+	if k.MaxResult == 0 {
+		k.MaxResult = DefaultMaxResult
+	}
 	p, err := k.Policy.Normal()
 	if err != nil {
 		return k, fmt.Errorf("%w: kind %s: %w", ErrBadKind, k.Name, err)
 	}
 	k.Policy = p
 	return k, nil
+}
+
+// kindJSON is how a Kind is stored: durations as Go writes them.
+type kindJSON struct {
+	*kindFields
+	KeyTTL string `json:"key_ttl,omitempty"`
+}
+
+type kindFields Kind // without its methods
+
+// MarshalJSON writes durations as text, such as "24h0m0s".
+func (k Kind) MarshalJSON() ([]byte, error) {
+	j := kindJSON{kindFields: (*kindFields)(&k)}
+	if k.KeyTTL != 0 {
+		j.KeyTTL = k.KeyTTL.String()
+	}
+	return json.Marshal(j)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes; a field left out is zero.
+func (k *Kind) UnmarshalJSON(b []byte) error {
+	j := kindJSON{kindFields: (*kindFields)(k)}
+	if err := json.Unmarshal(b, &j); err != nil || j.KeyTTL == "" {
+		return err
+	}
+	ttl, err := time.ParseDuration(j.KeyTTL)
+	k.KeyTTL = ttl
+	return err
 }
 
 func (k Kind) encode() []byte {

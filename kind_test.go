@@ -27,7 +27,7 @@ func TestKindNormal(t *testing.T) {
 		{"a full wildcard is refused", mulligan.Kind{Name: "a.>", Effect: mulligan.Pure}, "dot-separated"},
 		{"white space is refused", mulligan.Kind{Name: "a b", Effect: mulligan.Pure}, "dot-separated"},
 		{"a line end is refused", mulligan.Kind{Name: "a\n", Effect: mulligan.Pure}, "dot-separated"},
-		{"a kind without an effect is refused", mulligan.Kind{Name: "a"}, "pure or keyed"},
+		{"a kind without an effect is refused", mulligan.Kind{Name: "a"}, "pure, keyed or once"},
 		{"an unknown effect is refused", mulligan.Kind{Name: "a", Effect: "twice"}, "pure, keyed"},
 		{"a downstream with white space is refused", mulligan.Kind{Name: "a", Effect: mulligan.Pure, Downstream: "the mailer"}, "downstream"},
 		{"a downstream that is too long is refused", mulligan.Kind{Name: "a", Effect: mulligan.Pure, Downstream: strings.Repeat("d", 65)}, "downstream"},

@@ -18,16 +18,18 @@ import (
 type Publisher struct {
 	// Conn is required.
 	Conn *nats.Conn
-	// Kinds are those that it may publish.
+	// Kinds are those that it may publish before a worker has declared them. The
+	// declared ones it reads from the server, as they are now.
 	Kinds []Kind
 	// Topology names the streams; the zero Topology is the default.
 	Topology Topology
 
-	mu     sync.Mutex
-	js     jetstream.JetStream
-	kinds  map[string]Kind
-	ledger jetstream.KeyValue
-	jobs   jetstream.Stream
+	mu       sync.Mutex
+	js       jetstream.JetStream
+	kinds    map[string]Kind // its own
+	declared map[string]Kind // by workers
+	ledger   jetstream.KeyValue
+	jobs     jetstream.Stream
 }
 
 // A Receipt says what became of a published job.
@@ -79,19 +81,22 @@ func (p *Publisher) draft(ctx context.Context, job *Job) (*draft, error) {
 	if err := p.connect(ctx); err != nil {
 		return d, err
 	}
-	kind, ok := p.kinds[job.Kind]
+	kind, ok := p.kind(job.Kind)
 	if !ok {
-		return d, fmt.Errorf("%w: %.140q; declare it in the publisher's kinds", ErrUnknownKind, job.Kind)
+		return d, fmt.Errorf("%w: %.140q; no worker has declared it, and it is not in the publisher's kinds", ErrUnknownKind, job.Kind)
 	}
 	if err := d.check(kind, time.Now()); err != nil {
 		return d, err
 	}
 	d.msg = &nats.Msg{Subject: Subject(p.Topology.JobsRoot(), job.Kind, Token(d.job.ID)), Header: encodeJob(&d.job), Data: job.Payload}
 	d.msg.Header.Set(jetstream.MsgIDHeader, d.job.Kind+"/"+d.job.ID)
+	if job.ID == "" {
+		d.msg.Header.Set(headerGenerated, "true")
+	}
 	if limit := p.Conn.MaxPayload() - moveHeaderSpace; wireSize(d.msg) > limit {
 		return d, fmt.Errorf("%w: %d bytes with headers, the limit is %d", ErrTooLarge, wireSize(d.msg), limit)
 	}
-	if kind.Effect.NeedsID() {
+	if kind.Effect.NeedsID() || kind.KeepResults && job.ID != "" {
 		return d, p.consult(ctx, d)
 	}
 	return d, nil
@@ -256,12 +261,51 @@ func (p *Publisher) connect(ctx context.Context) error {
 	if err != nil {
 		return awayOr(notProvisioned(err))
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.jobs == nil { // the first of several is used by all
-		p.js, p.kinds, p.ledger, p.jobs = js, kinds, ledger, jobs
+	// The watch lives as long as the connection.
+	stop, err := p.Topology.WatchKinds(ctx, js, p.learn)
+	if err != nil {
+		return awayOr(err)
+	}
+	if p.use(js, kinds, ledger, jobs) { // the first of several is used by all
+		stop()
 	}
 	return nil
+}
+
+// use keeps what was looked up, unless another call was faster.
+func (p *Publisher) use(js jetstream.JetStream, kinds map[string]Kind, ledger jetstream.KeyValue, jobs jetstream.Stream) (late bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.jobs == nil {
+		p.js, p.kinds, p.ledger, p.jobs = js, kinds, ledger, jobs
+		return false
+	}
+	return true
+}
+
+// learn notes what a kind was declared as.
+func (p *Publisher) learn(name string, k *Kind, _ error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.declared == nil {
+		p.declared = map[string]Kind{}
+	}
+	if delete(p.declared, name); k != nil {
+		p.declared[name] = *k
+	}
+}
+
+// kind returns what a kind is. Where a worker and this publisher disagree
+// whether it needs an ID, it does: the worker may run it as a side effect.
+func (p *Publisher) kind(name string) (k Kind, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	own, has := p.kinds[name]
+	declared, is := p.declared[name]
+	if has && (!is || own.Effect.NeedsID() && !declared.Effect.NeedsID()) {
+		return own, true
+	}
+	return declared, is
 }
 
 // errAway is a server that cannot be reached before anything was published.

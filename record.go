@@ -25,10 +25,12 @@ const (
 // A Record is what the ledger knows of one key. It is the truth for attempts
 // and history; how often a server delivered a message is not.
 //
-// A pure key has no record before its first failure.
+// A pure key has no record before its first failure, unless its kind keeps
+// results. A key of a once kind has one before its handler runs.
 type Record struct {
 	State   State       `json:"state"`
-	Payload Fingerprint `json:"payload"` // of the payload as published
+	Effect  Effect      `json:"effect,omitempty"` // of the kind, as the worker that wrote the record knew it
+	Payload Fingerprint `json:"payload"`          // of the payload as published
 	// Attempts and Spent count since the job was published or last replayed:
 	// handler calls, and what they took plus the delays that the policy chose.
 	Attempts int           `json:"attempts"`
@@ -36,10 +38,13 @@ type Record struct {
 	// Deadline is the latest of the messages of this key: one with a shorter
 	// deadline does not end the others.
 	Deadline time.Time `json:"deadline,omitzero"`
-	// Starts counts starts of redelivered messages since the last recorded end.
-	// Start identifies the last one.
+	// Starts counts starts since the last recorded end: those of redelivered
+	// messages, and of a once kind every one. Start is the last of them.
 	Starts int    `json:"starts,omitempty"`
-	Start  string `json:"start,omitempty"`
+	Start  *Start `json:"start,omitempty"`
+	// Steps are what is known of the parts of the job, in the order in which they
+	// were begun. They outlive a replay.
+	Steps []StepRecord `json:"steps,omitempty"`
 	// Replay names the last reopening, so that the next one of the same letter is
 	// not taken for it.
 	Replay string `json:"replay,omitempty"`
@@ -48,12 +53,27 @@ type Record struct {
 	Reason Reason `json:"reason,omitempty"`
 	// Changed is the payload to try next, if not the published one; Changes has
 	// the fingerprints of all that were asked for.
-	Changed []byte        `json:"changed,omitempty"`
+	Changed []byte        `json:"changed,omitzero"`
 	Changes []Fingerprint `json:"changes,omitempty"`
 	// History has the newest attempts and deferrals, oldest first, over all
 	// replays.
 	History []Attempt `json:"history,omitempty"`
 	Result  *Result   `json:"result,omitempty"`
+}
+
+// A Start is the beginning of a handler call.
+type Start struct {
+	Delivery string    `json:"delivery"` // identifies it: no two deliveries of a message have the same
+	Address  string    `json:"address"`  // of the message
+	At       time.Time `json:"at"`
+}
+
+// Open returns the last start if its end is not recorded, else nil.
+func (r *Record) Open() *Start {
+	if r.Starts == 0 {
+		return nil
+	}
+	return r.Start
 }
 
 // A Verb is what a move does with a message.
@@ -64,6 +84,12 @@ const (
 	Park  Verb = "park"  // store it as a schedule
 	Defer Verb = "defer" // park, without having used an attempt
 	Spend Verb = "spend" // hand it to a scheduler
+)
+
+// What a person did with a dead letter, in the history of its key.
+const (
+	Replay  Verb = "replay"  // published it again
+	Resolve Verb = "resolve" // said whether its effect happened
 )
 
 // A Move is what was decided for one message.
@@ -89,10 +115,15 @@ type Attempt struct {
 	Verb      Verb          `json:"verb,omitempty"`
 	Reason    Reason        `json:"reason,omitempty"`
 	Delay     time.Duration `json:"delay_ns,omitempty"`
+	// NotStarted: the effect certainly did not happen.
+	NotStarted bool `json:"not_started,omitempty"`
+	// Change is how the payload of the next attempt differs from this one's, as a
+	// JSON merge patch (RFC 7386), where both are JSON and it is small enough.
+	Change json.RawMessage `json:"change,omitempty"`
 }
 
-// A Result is what a handler returned. One over [MaxResult] is not kept: its
-// size and fingerprint are.
+// A Result is what a handler returned. One over its kind's limit is not kept:
+// its size and fingerprint are.
 type Result struct {
 	Data        []byte      `json:"data,omitempty"`
 	Size        int         `json:"size"`
@@ -103,16 +134,21 @@ type Result struct {
 
 // What a record holds at most, in bytes and entries.
 const (
-	MaxResult  = 64 << 10
-	MaxChanged = 256 << 10
-	maxHistory = 32
-	maxError   = 512
+	DefaultMaxResult = 64 << 10
+	MaxChanged       = 256 << 10
+	MaxChange        = 4 << 10 // of an attempt's Change
+	maxHistory       = 32
+	maxError         = 512
 )
 
-// NewResult makes the record's form of a handler's result.
+// NewResult makes the record's form of a result.
 func NewResult(data []byte, at time.Time) *Result {
-	r := &Result{Data: data, Size: len(data), Fingerprint: FingerprintOf(data), At: at}
-	if r.Size > MaxResult {
+	return &Result{Data: data, Size: len(data), Fingerprint: FingerprintOf(data), At: at}
+}
+
+// Within returns r without its data if that is over a limit, in bytes.
+func (r *Result) Within(limit int) *Result {
+	if r.Size > limit {
 		r.Data, r.TooLarge = nil, true
 	}
 	return r

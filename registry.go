@@ -30,10 +30,11 @@ func (t Topology) Declare(ctx context.Context, js jetstream.JetStream, kinds []K
 		case err == nil && bytes.Equal(had.Value(), k.encode()):
 			continue
 		case err == nil:
-			var old Kind
-			if json.Unmarshal(had.Value(), &old) == nil {
-				differed = append(differed, old)
+			old, err := readKind(had.Value())
+			if err == nil && old == k {
+				continue // written by a program that knew fewer fields
 			}
+			differed = append(differed, old)
 		case !errors.Is(err, jetstream.ErrKeyNotFound):
 			return differed, fmt.Errorf("declare kind %s: %w", k.Name, err)
 		}
@@ -46,32 +47,91 @@ func (t Topology) Declare(ctx context.Context, js jetstream.JetStream, kinds []K
 
 // Kinds reads every declared kind, sorted by name.
 func (t Topology) Kinds(ctx context.Context, js jetstream.JetStream) ([]Kind, error) {
+	var (
+		kinds []Kind
+		bad   error
+	)
+	stop, err := t.WatchKinds(ctx, js, func(name string, k *Kind, err error) {
+		if err != nil {
+			bad = errors.Join(bad, fmt.Errorf("read kind %s: %w", name, err))
+		} else if k != nil {
+			kinds = append(kinds, *k)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	stop()
+	slices.SortFunc(kinds, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
+	return kinds, bad
+}
+
+// WatchKinds tells learn of every declared kind, and then of each that changes;
+// nil is one that was taken away, or cannot be read and why. It returns once
+// learn knows those that are there. learn is called by one goroutine at a time,
+// until stop returns or the connection is closed; ctx bounds only the beginning.
+func (t Topology) WatchKinds(ctx context.Context, js jetstream.JetStream, learn func(name string, k *Kind, err error)) (stop func(), err error) {
 	kv, err := js.KeyValue(ctx, t.KindsBucket())
 	if err != nil {
 		return nil, fmt.Errorf("read kinds: %w", notProvisioned(err))
 	}
-	w, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	w, err := kv.WatchAll(life)
 	if err != nil {
+		end()
 		return nil, fmt.Errorf("read kinds: %w", err)
 	}
-	defer func() { _ = w.Stop() }()
-	var kinds []Kind
-	for {
-		select {
-		case e := <-w.Updates():
-			if e == nil { // all that was there has come
-				slices.SortFunc(kinds, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
-				return kinds, nil
+	known, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		defer end()
+		for e := range w.Updates() {
+			switch {
+			case e == nil: // all that was there has come
+				close(known)
+			case life.Err() == nil:
+				k, err := entryKind(e)
+				learn(e.Key(), k, err)
 			}
-			var k Kind
-			if err := json.Unmarshal(e.Value(), &k); err != nil {
-				return nil, fmt.Errorf("read kind %s: %w", e.Key(), err)
-			}
-			kinds = append(kinds, k)
-		case <-ctx.Done():
-			return nil, fmt.Errorf("read kinds: %w", ctx.Err())
 		}
+	}()
+	stop = func() {
+		end()
+		<-done
 	}
+	select {
+	case <-known:
+		return stop, nil
+	case <-done:
+		return nil, errors.New("read kinds: the connection was closed")
+	case <-ctx.Done():
+		stop()
+		return nil, fmt.Errorf("read kinds: %w", ctx.Err())
+	}
+}
+
+func entryKind(e jetstream.KeyValueEntry) (*Kind, error) {
+	if e.Operation() != jetstream.KeyValuePut {
+		return nil, nil
+	}
+	k, err := readKind(e.Value())
+	if err != nil {
+		return nil, err
+	}
+	return &k, nil
+}
+
+// readKind reads a declared kind, with defaults for what its writer did not
+// know. One that is not well declared, as by a newer program, is itself.
+func readKind(b []byte) (Kind, error) {
+	var k Kind
+	if err := json.Unmarshal(b, &k); err != nil {
+		return k, err
+	}
+	if n, err := k.Normal(); err == nil {
+		return n, nil
+	}
+	return k, nil
 }
 
 func notProvisioned(err error) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -59,6 +60,79 @@ func (p *Publisher) Status(ctx context.Context, kind, id string) (Status, error)
 	return st, nil
 }
 
+// Result returns the recorded result of a job that is done. It fails with
+// [ErrNotDone], with [ErrDead] and the reason, or with [ErrNotFound] for a job of
+// which nothing is known: a pure one that is done keeps its result only if its
+// kind says so. Use [Publisher.Wait] to wait for it.
+func (p *Publisher) Result(ctx context.Context, kind, id string) (*Result, error) {
+	st, err := p.Status(ctx, kind, id)
+	if err != nil {
+		return nil, err
+	}
+	return st.Result()
+}
+
+// Result is the recorded result, or the error that [Publisher.Result] fails with.
+func (s Status) Result() (*Result, error) {
+	switch s.State {
+	case StatusDone:
+		return s.Record.Result, nil
+	case StatusSpent, StatusDead:
+		return nil, fmt.Errorf("%w: %s %.80q is %s, %s", ErrDead, s.Kind, s.ID, s.State, s.Record.Reason)
+	case StatusUnknown:
+		return nil, fmt.Errorf("%w: %s %.80q was never published, or is a pure job whose result is not kept", ErrNotFound, s.Kind, s.ID)
+	}
+	return nil, fmt.Errorf("%w: %s %.80q is %s", ErrNotDone, s.Kind, s.ID, s.State)
+}
+
+// Wait waits until a job is done, spent or dead, or until nothing is known of
+// it, which is how a pure job ends whose result is not kept. When ctx ends first
+// it returns what the job was last, and ctx's error.
+func (p *Publisher) Wait(ctx context.Context, kind, id string) (Status, error) {
+	const first, longest = 5 * time.Millisecond, time.Second // between looks
+	if err := p.connect(ctx); err != nil {
+		return Status{Kind: kind, ID: id, State: StatusUnknown}, err
+	}
+	// Whoever changes the record is heard, so that a look follows at once. What
+	// is heard is a hint only: it may be refused, or not be stored yet.
+	heard := make(chan struct{}, 1)
+	if checkID(id) == nil && ValidKindName(kind) == nil {
+		sub, err := p.Conn.Subscribe("$KV."+p.Topology.LedgerBucket()+"."+RecordKey(kind, Token(id)), func(*nats.Msg) {
+			select {
+			case heard <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil {
+			return Status{Kind: kind, ID: id, State: StatusUnknown}, fmt.Errorf("%w: wait for %s: %w", ErrUnavailable, kind, err)
+		}
+		defer func() { _ = sub.Unsubscribe() }()
+	}
+	last := Status{Kind: kind, ID: id, State: StatusUnknown}
+	for wait := first; ; wait = min(2*wait, longest) {
+		st, err := p.Status(ctx, kind, id)
+		if err == nil {
+			last = st
+		}
+		if ctx.Err() != nil {
+			return last, ctx.Err()
+		}
+		if err != nil || st.ended() || st.State == StatusUnknown {
+			return st, err
+		}
+		look := time.NewTimer(wait)
+		select {
+		case <-heard:
+			wait = first
+		case <-look.C:
+		case <-ctx.Done():
+		}
+		look.Stop()
+	}
+}
+
+func (s Status) ended() bool { return s.Record != nil && s.Record.Ended() }
+
 // locate finds the messages of a key that has not ended.
 func (p *Publisher) locate(ctx context.Context, kind, token string, r *Record) (string, error) {
 	retries, err := p.js.Stream(ctx, p.Topology.RetriesStream())
@@ -101,37 +175,20 @@ func (p *Publisher) delivered(ctx context.Context, s jetstream.Stream, kind stri
 		if r != nil && r.Move != nil && r.Move.Verb == Nak && r.Move.Due.After(time.Now()) {
 			return StatusWaiting, nil
 		}
-		downstream, err := p.downstream(ctx, kind)
-		if downstream == "" || err != nil {
-			return StatusQueued, err // nobody serves it
+		k, ok := p.kind(kind)
+		if !ok {
+			return StatusQueued, nil // nobody serves it
 		}
-		c, err := s.Consumer(ctx, DurableName(downstream))
+		c, err := s.Consumer(ctx, DurableName(k.Downstream))
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return StatusQueued, nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("%w: read consumer of %s: %w", ErrUnavailable, downstream, err)
+			return "", fmt.Errorf("%w: read consumer of %s: %w", ErrUnavailable, k.Downstream, err)
 		}
 		if m.Sequence <= c.CachedInfo().Delivered.Stream {
 			return StatusRunning, nil
 		}
 		return StatusQueued, nil
 	}
-}
-
-// downstream of a kind as declared; empty for one that nobody declared.
-func (p *Publisher) downstream(ctx context.Context, kind string) (string, error) {
-	if k, ok := p.kinds[kind]; ok {
-		return k.Downstream, nil
-	}
-	kinds, err := p.Topology.Kinds(ctx, p.js)
-	if err != nil {
-		return "", err
-	}
-	for _, k := range kinds {
-		if k.Name == kind {
-			return k.Downstream, nil
-		}
-	}
-	return "", nil
 }

@@ -20,6 +20,7 @@ const (
 	headerID          = "Mulligan-Id" // for people: the ID where the token encodes it
 	headerDeadline    = "Mulligan-Deadline"
 	headerNotBefore   = "Mulligan-Not-Before"
+	headerGenerated   = "Mulligan-Generated-Id" // its publisher gave no ID and believed that it needs none
 	headerContentType = "Content-Type"
 	headerTraceParent = "traceparent"
 )
@@ -29,6 +30,7 @@ const (
 const (
 	headerPublished = "Mulligan-Published" // when the job was stored first, or last replayed
 	headerReplay    = "Mulligan-Replay"    // the address of the letter that was replayed
+	headerOrigin    = "Mulligan-Origin"    // the address of the message that was parked
 	headerKind      = "Mulligan-Kind"
 	headerToken     = "Mulligan-Token"
 	headerReason    = "Mulligan-Reason"
@@ -50,6 +52,8 @@ type Envelope struct {
 	Token     string    // the ID's form in subjects and keys
 	Published time.Time // when it was stored first, or last replayed
 	Replay    string    // the address of the letter that it was replayed from
+	Origin    string    // the address of the message that was parked and comes back as this one
+	Generated bool      // the ID is not its publisher's: publishing it again would give another
 	published nats.Header
 }
 
@@ -115,7 +119,7 @@ func OpenMoved(kind, token string, m *nats.Msg) (Envelope, error) {
 	if err == nil {
 		err = perr
 	}
-	e.Published = published
+	e.Published, e.Origin = published, lookup(m.Header, headerOrigin)
 	if err == nil {
 		e.bound(published)
 	}
@@ -135,7 +139,7 @@ func (e *Envelope) bound(published time.Time) {
 
 func open(kind, token string, m *nats.Msg) (Envelope, error) {
 	own, others, badName := publishedHeader(m.Header)
-	e := Envelope{Token: token, published: own}
+	e := Envelope{Token: token, published: own, Generated: own.Get(headerGenerated) != ""}
 	get := own.Get
 	e.Job = Job{Kind: kind, User: get(headerUser), Task: get(headerTask), Payload: m.Data,
 		ContentType: get(headerContentType), TraceParent: get(headerTraceParent), Header: others}
@@ -181,6 +185,14 @@ func (e *Envelope) Moved(subject string) *nats.Msg {
 	return &nats.Msg{Subject: subject, Header: h, Data: e.Payload}
 }
 
+// Parked is Moved for the message that comes back when it is due: it names its
+// origin, which is how it is known as the one that the record of its key expects.
+func (e *Envelope) Parked(subject, origin string) *nats.Msg {
+	m := e.Moved(subject)
+	m.Header.Set(headerOrigin, origin)
+	return m
+}
+
 // publishedHeader returns what the publisher wrote, which is all but what the
 // server and the moves add: the headers of a job, each written one way, and the
 // others. A name that no NATS client would publish again is left out, with an
@@ -208,7 +220,7 @@ func publishedHeader(from nats.Header) (own, others nats.Header, err error) {
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 func jobHeaders() []string {
-	return []string{headerUser, headerTask, headerID, headerDeadline, headerNotBefore, headerContentType, headerTraceParent}
+	return []string{headerUser, headerTask, headerID, headerDeadline, headerNotBefore, headerGenerated, headerContentType, headerTraceParent}
 }
 
 func isJobHeader(name string) bool {
@@ -247,6 +259,15 @@ func parseTime(name, s string) (time.Time, error) {
 		return t, fmt.Errorf("%w: header %s %.40q is not a time such as 2006-01-02T15:04:05Z", ErrBadJob, name, s)
 	}
 	return t, nil
+}
+
+// ErrorText is the text of a failure as it is stored and shown: one line of at
+// most 512 bytes, empty without an error.
+func ErrorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return clean(err.Error())
 }
 
 // clean makes an error's text fit for one line of a header.

@@ -7,32 +7,58 @@ import (
 	"github.com/mulligan-queue/mulligan/budget"
 )
 
-// maxStarts is how many recorded starts without an end a key may have. The
-// first delivery of a job is not recorded, so this many and one more processes
-// have ended in its handler when it is spent as crashed.
-const maxStarts = 2
+// maxStarts is how many starts without an end a key may have before it is spent
+// as crashed: so many processes have ended in its handler.
+const maxStarts = 3
 
 // facts are what admit needs to know of a message besides the record.
 type facts struct {
 	address   string
+	origin    string // of the message that was parked and came back as this one
 	payload   mulligan.Fingerprint
 	now       time.Time
 	deadline  time.Time
 	notBefore time.Time
 	again     bool   // delivered before
-	start     string // identifies this delivery's start
-	alone     bool   // no other suspect runs in this worker
+	start     string // identifies this delivery
+	effect    mulligan.Effect
+	noKey     bool // its publisher gave no ID, and the effect needs one
+	alone     bool // no other suspect runs in this worker
 	hasUser   bool
 	place     budget.Place // the user's, once it was asked for
 	fromJobs  bool         // lies in the stream of jobs, so it is not a retry that is due
 	policy    mulligan.Policy
 }
 
+// marks reports whether every start of the message must be in the record before
+// its handler runs, because it must not be run again for a start without an end.
+func (f facts) marks() bool { return f.effect == mulligan.Once || f.noKey }
+
+// starts is how many starts without an end there are. A first delivery that needs
+// no mark is not in the record: it counts for a message that is delivered again,
+// unless a nak says how it ended.
+func (f facts) starts(r *mulligan.Record) int {
+	if f.again && !f.marks() && !f.mine(r) {
+		return r.Starts + 1
+	}
+	return r.Starts
+}
+
+// mine reports whether the last move decided was of this message, and expected
+// whether the message is what that move stored.
+func (f facts) mine(r *mulligan.Record) bool {
+	return r.Move != nil && r.Move.Address == f.address
+}
+
+func (f facts) expected(r *mulligan.Record) bool {
+	return r.Move != nil && r.Move.Address == f.origin
+}
+
 // admit decides about a message before it runs, given the record of its key
 // (without a state if there is none), and notes in the record what must be
 // known if this process ends. It reports whether the record must be stored.
 func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
-	mine := r.Move != nil && r.Move.Address == f.address
+	mine := f.mine(r)
 	f.deadline = later(f.deadline, r.Deadline)
 	switch {
 	case r.State == mulligan.Done && r.Payload == f.payload:
@@ -48,22 +74,24 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	case r.State == mulligan.Spent || r.State == mulligan.Dead:
 		// Interrupted, or a message that outlived the end of its key.
 		return ended(r), false
+	case f.marks() && r.Open() != nil && r.Start.Delivery != f.start && !f.resumes(r):
+		return afterStart(r, f)
 	case !f.now.Before(f.deadline), !f.notBefore.Before(f.deadline):
 		return decide(r, f, verdict{verb: spend, reason: mulligan.Expired}), true
 	case r.Attempts >= f.policy.Attempts:
 		return decide(r, f, verdict{verb: spend, reason: mulligan.AttemptsExhausted}), true
 	case r.Spent >= f.policy.Total:
 		return decide(r, f, verdict{verb: spend, reason: mulligan.TimeExhausted}), true
+	case r.Move != nil && r.Move.Due.After(f.now) && !mine && !f.expected(r):
+		// The key's retry waits, and this is another message of it: published
+		// again, or left behind by a crash. What the record expects is exempt: it
+		// is due by the server's clock.
+		return verdict{verb: wait, reason: mulligan.InProgress, due: r.Move.Due.Add(f.policy.Timeout)}, false
 	case (f.fromJobs || r.State == "") && f.now.Before(f.notBefore): // without a record: adopted
 		return decide(r, f, verdict{verb: deferred, reason: mulligan.NotYet, due: f.notBefore}), true
-	case (f.fromJobs || f.again) && !mine && r.Move != nil && r.Move.Due.After(f.now):
-		// The key's retry waits, and this is another message of it: published
-		// again, or left behind by a crash. The first delivery of a retry is
-		// exempt: it is due by the server's clock.
-		return verdict{verb: wait, reason: mulligan.InProgress, due: r.Move.Due.Add(f.policy.Timeout)}, false
-	case f.again && r.Start == f.start:
+	case r.Open() != nil && r.Start.Delivery == f.start:
 		return verdict{verb: run}, false // noted before; the answer was lost
-	case f.again && r.Starts >= maxStarts:
+	case f.starts(r) >= maxStarts:
 		return decide(r, f, verdict{verb: spend, reason: mulligan.Crashed, errType: "crashed", errText: "its handler ended the process again and again"}), true
 	case f.again && r.Starts > 0 && !f.alone:
 		return verdict{verb: suspect}, false
@@ -71,12 +99,47 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	if v, store := underPlace(r, f); v.verb != run {
 		return v, store
 	}
-	if f.again {
-		r.Starts, r.Start = r.Starts+1, f.start
-		begin(r, f)
+	if !f.again && !f.marks() {
+		return verdict{verb: run}, false
 	}
-	return verdict{verb: run}, f.again
+	begin(r, f)
+	r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: f.start, Address: f.address, At: f.now}
+	return verdict{verb: run}, true
 }
+
+// resumes reports whether the message may run again after its own start without
+// an end: whatever must not happen twice was in steps, and none of these is
+// without its end.
+func (f facts) resumes(r *mulligan.Record) bool {
+	return !f.noKey && len(r.Steps) > 0 && r.OpenStep() == nil && r.Start.Address == f.address
+}
+
+// afterStart is the verdict on a message that must not run because there is a
+// start of its key whose end is not known. If it is its own, nobody knows
+// whether the effect happened. Another's is waited for, but not for ever.
+func afterStart(r *mulligan.Record, f facts) (v verdict, store bool) {
+	v = verdict{verb: spend, reason: mulligan.InDoubt, errType: "no_end", errText: "the attempt that began at " + r.Start.At.UTC().Format(time.RFC3339Nano) + " ended without a word"}
+	if s := r.OpenStep(); s != nil {
+		v.errText += ", within its step " + s.Name
+	}
+	switch {
+	case f.noKey:
+		v.reason = mulligan.NoKey
+	case r.Start.Address != f.address && f.now.Before(f.deadline):
+		due := f.now.Add(max(f.policy.Timeout, minSnooze))
+		if due.After(f.deadline) {
+			due = f.deadline
+		}
+		return verdict{verb: wait, reason: mulligan.InProgress, due: due}, false
+	}
+	r.Attempts++
+	r.Note(mulligan.Attempt{Number: r.Attempts, Run: unended(r.Start.Delivery), At: r.Start.At, ErrorType: v.errType, Error: v.errText, Verb: mulligan.Spend, Reason: v.reason})
+	return decide(r, f, v), true
+}
+
+// unended is the run under which an attempt is noted whose end is not known. It
+// is taken back should its end be recorded after all.
+func unended(delivery string) string { return "start:" + delivery }
 
 // underPlace is what the user's budget makes of a retry that is due, if it was
 // not asked when the retry was planned.
@@ -112,6 +175,7 @@ func later(a, b time.Time) time.Time {
 }
 
 func begin(r *mulligan.Record, f facts) {
+	r.Effect = f.effect
 	if r.State == "" {
 		r.State, r.Payload = mulligan.Live, f.payload
 	}

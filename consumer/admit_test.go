@@ -11,7 +11,7 @@ import (
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 func message() facts {
-	return facts{address: "J:7", payload: published, now: noon, deadline: noon.Add(time.Hour), start: "s1", fromJobs: true, policy: policy()}
+	return facts{address: "J:7", effect: mulligan.Pure, payload: published, now: noon, deadline: noon.Add(time.Hour), start: "s1", fromJobs: true, policy: policy()}
 }
 
 func TestAdmit(t *testing.T) {
@@ -50,7 +50,7 @@ func TestAdmit(t *testing.T) {
 		{"a job published for later is deferred", mulligan.Record{}, func(f *facts) { f.notBefore = noon.Add(time.Minute) }, deferred, mulligan.NotYet, true, mulligan.Parked},
 		{"a job published for later than its deadline is not kept until then", mulligan.Record{}, func(f *facts) { f.notBefore = noon.Add(time.Hour) }, spend, mulligan.Expired, true, mulligan.Spent},
 		{"a job published for now runs", mulligan.Record{}, func(f *facts) { f.notBefore = noon }, run, "", false, ""},
-		{"a retry that is due runs, whatever its clock says", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Second)}, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},
+		{"a retry that is due runs, whatever its clock says", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Second)}, func(f *facts) { f.fromJobs, f.origin = false, "J:1" }, run, "", false, mulligan.Parked},
 		{"a key published again waits behind its own retry", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Minute)}, nil, wait, mulligan.InProgress, false, mulligan.Parked},
 		{"a job that was adopted is deferred too", mulligan.Record{}, func(f *facts) { f.fromJobs, f.notBefore = false, noon.Add(time.Minute) }, deferred, mulligan.NotYet, true, mulligan.Parked},
 		{"a retry that a crash left behind waits behind the next one", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("R:8", mulligan.Park, time.Hour)}, func(f *facts) { f.fromJobs, f.again = false, true }, wait, mulligan.InProgress, false, mulligan.Parked},
@@ -60,13 +60,16 @@ func TestAdmit(t *testing.T) {
 		{"a redelivery when its nak was due runs and notes its start", mulligan.Record{State: mulligan.Live, Payload: published, Move: move("J:7", mulligan.Nak, 0)}, again, run, "", true, mulligan.Live},
 		{"a second start without an end waits to run alone", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1}, again, suspect, "", false, mulligan.Live},
 		{"alone it runs", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1}, func(f *facts) { f.again, f.alone = true, true }, run, "", true, mulligan.Live},
-		{"starts without an end are spent as crashed", mulligan.Record{State: mulligan.Live, Payload: published, Starts: maxStarts}, again, spend, mulligan.Crashed, true, mulligan.Spent},
+		{"starts without an end are spent as crashed", mulligan.Record{State: mulligan.Live, Payload: published, Starts: maxStarts - 1}, again, spend, mulligan.Crashed, true, mulligan.Spent},
 		{"a retry whose user was not asked yet asks now", hinted, func(f *facts) { f.fromJobs, f.hasUser = false, true }, askUser, "", false, mulligan.Parked},
 		{"with a place for now it runs", hinted, place(0, false), run, "", false, mulligan.Parked},
 		{"with a later place it is deferred until then", hinted, place(time.Second, false), deferred, mulligan.UserBudget, true, mulligan.Parked},
 		{"without a place it is spent", hinted, place(0, true), spend, mulligan.UserBudget, true, mulligan.Spent},
 		{"without a user nobody is asked", hinted, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},
-		{"a start whose write was answered late is not noted twice", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: "s1"}, again, run, "", false, mulligan.Live},
+		{"after a nak, whose attempt had an end, it takes one start more", mulligan.Record{State: mulligan.Live, Payload: published, Starts: maxStarts - 1, Move: move("J:7", mulligan.Nak, 0)}, func(f *facts) { f.again, f.alone = true, true }, run, "", true, mulligan.Live},
+		{"a job for later published again waits behind the first", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Defer, time.Minute)}, func(f *facts) { f.notBefore = noon.Add(time.Minute) }, wait, mulligan.InProgress, false, mulligan.Parked},
+		{"what waited behind a retry waits again behind the next one", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("R:8", mulligan.Park, time.Hour)}, func(f *facts) { f.fromJobs, f.origin = false, "J:9" }, wait, mulligan.InProgress, false, mulligan.Parked},
+		{"a start whose write was answered late is not noted twice", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: &mulligan.Start{Delivery: "s1"}}, again, run, "", false, mulligan.Live},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f, r := message(), tt.rec
@@ -86,7 +89,7 @@ func TestAdmit(t *testing.T) {
 
 func TestFail(t *testing.T) {
 	end := func(run string, err error) ending {
-		return ending{facts: message(), run: run, started: noon, took: 50 * time.Millisecond, err: err, effect: mulligan.Pure, chance: chance{0.5, 0.5}}
+		return ending{facts: message(), run: run, started: noon, took: 50 * time.Millisecond, err: err, chance: chance{0.5, 0.5}}
 	}
 	granted := func(v verdict) (grant, error) { return grant{now: noon, deadline: noon.Add(time.Hour), nak: true}, nil }
 	t.Run("a failure is noted with its delay before the message moves", func(t *testing.T) {
@@ -151,7 +154,7 @@ func TestFail(t *testing.T) {
 }
 
 func TestSucceed(t *testing.T) {
-	e := ending{facts: message(), run: "r9", started: noon, took: time.Second}
+	e := ending{facts: message(), run: "r9", limit: 100, started: noon, took: time.Second}
 	for _, tt := range []struct {
 		name  string
 		rec   mulligan.Record
@@ -165,8 +168,12 @@ func TestSucceed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := tt.rec
-			if got := succeed(&r, e, []byte("result")); got != tt.store {
-				t.Errorf("store %v, want %v", got, tt.store)
+			v, store := succeed(&r, e, []byte("result"))
+			if store != tt.store {
+				t.Errorf("store %v, want %v", store, tt.store)
+			}
+			if want := map[bool]verb{false: ack, true: spend}[tt.rec.State == mulligan.Dead]; v.verb != want {
+				t.Errorf("%s, want %s: a scheduler takes the letter back", v.verb, want)
 			}
 			if tt.store && (r.State != mulligan.Done || string(r.Result.Data) != "result" || r.Move != nil) {
 				t.Errorf("record %+v", r)

@@ -31,7 +31,7 @@ const unrecordedDelay = 5 * time.Second
 func (w *Worker) do(ctx context.Context, d *delivery) {
 	defer w.hand.drop(d)
 	if d.bad != nil {
-		v := verdict{verb: spend, reason: mulligan.Malformed, errType: "malformed", errText: d.bad.Error()}
+		v := verdict{verb: spend, reason: mulligan.Malformed, errType: "malformed", errText: mulligan.ErrorText(d.bad)}
 		w.report(d, 0, v)
 		w.carryOut(ctx, d, v)
 		return
@@ -45,7 +45,8 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 		w.carryOut(ctx, d, verdict{verb: nak, due: time.Now().Add(delay)})
 		return
 	}
-	d.payload, d.policy = d.env.Fingerprint(), k.Policy
+	d.payload, d.policy, d.effect = d.env.Fingerprint(), k.Policy, k.Effect
+	d.noKey = d.env.Generated && k.Effect.NeedsID()
 	rec := new(mulligan.Record)
 	v := verdict{verb: run}
 	if !d.runsAtOnce(k.Effect, time.Now()) {
@@ -116,19 +117,28 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	if rec.Changed != nil {
 		job.Payload = rec.Changed
 	}
-	e := ending{run: nuid.Next(), started: time.Now(), effect: k.Effect, chance: chance{rand.Float64(), rand.Float64()}}
+	if k.Effect != mulligan.Pure {
+		job.Steps = w.steps(d, k.MaxResult)
+	}
+	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: chance{rand.Float64(), rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	var result []byte
 	result, e.err = w.call(ctx, k.handler, &job, limit)
 	e.took = time.Since(e.started)
 	if e.err != nil && ctx.Err() != nil {
-		return w.interrupted(ctx, d)
+		if v, ok := w.interrupted(ctx, d, e.err); ok {
+			return v
+		}
 	}
 	w.Metrics.Attempt(k.Name, mulligan.ErrorType(e.err), e.took)
-	if e.err == nil {
-		return w.succeed(ctx, d, e, result, rec.State != "")
+	if e.err != nil {
+		return w.fail(ctx, k, d, e)
 	}
-	return w.fail(ctx, k, d, e)
+	if k.Effect == mulligan.Pure && !k.KeepResults && rec.State == "" {
+		w.Metrics.Done(k.Name, "")
+		return verdict{verb: ack}
+	}
+	return w.succeed(ctx, d, e, result)
 }
 
 func copied(h nats.Header) nats.Header {
@@ -154,28 +164,25 @@ func (w *Worker) call(ctx context.Context, h mulligan.Handler, job *mulligan.Job
 }
 
 // succeed records the success of a key that has, or needs, a record.
-func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []byte, recorded bool) verdict {
+func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []byte) (v verdict) {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
-	last, attempts := "", 1
-	if recorded || e.effect != mulligan.Pure {
-		first := true
-		err := w.ledger.Update(ctx, "done", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
-			if r.Noted(e.run) != nil {
-				return false // stored before; the answer was lost
-			}
-			last = r.Last().ErrorType
-			e.facts = d.facts
-			first = succeed(r, e, result)
-			attempts = r.Attempts
-			return first
-		})
-		if err != nil {
-			return w.unrecorded(ctx, d, err)
+	last, attempts, first := "", 1, true
+	err := w.ledger.Update(ctx, "done", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
+		if r.Noted(e.run) != nil {
+			return false // stored before; the answer was lost
 		}
-		if !first {
-			return verdict{verb: ack}
-		}
+		last = r.Last().ErrorType
+		e.facts = d.facts
+		v, first = succeed(r, e, result)
+		attempts = r.Attempts
+		return first
+	})
+	if err != nil {
+		return w.unrecorded(ctx, d, err)
+	}
+	if !first {
+		return v
 	}
 	w.Metrics.Done(d.env.Kind, last)
 	if last != "" {
@@ -183,7 +190,7 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 		d.tries = attempts
 		d.line(w.Log.Info(), last, 0).Msg("recovered")
 	}
-	return verdict{verb: ack}
+	return v
 }
 
 // fail records a failed attempt and decides, asking the budgets for a retry.
@@ -217,32 +224,39 @@ func (w *Worker) unrecorded(ctx context.Context, d *delivery, err error) verdict
 	w.Metrics.LostEvidence(d.env.Kind)
 	d.line(w.Log.Error(), "lost_evidence", 0).Err(err).Msg("the record could not be changed; evidence is lost")
 	if errors.Is(err, dedupe.ErrUnreadable) {
-		v := verdict{verb: spend, reason: mulligan.InDoubt, errType: "unreadable_record", errText: err.Error()}
+		v := verdict{verb: spend, reason: mulligan.InDoubt, errType: "unreadable_record", errText: mulligan.ErrorText(err)}
 		w.report(d, 0, v)
 		return v
 	}
 	return verdict{verb: nak, due: time.Now().Add(unrecordedDelay)}
 }
 
-// interrupted gives a job back whose handler was ended by the shutdown: it
-// costs no attempt, and its start is taken back.
-func (w *Worker) interrupted(ctx context.Context, d *delivery) verdict {
-	if d.again {
+// interrupted gives a job back whose handler was ended by the shutdown: it costs
+// no attempt, and its start is taken back. Where the effect may have happened and
+// must not happen twice, it is a failed attempt like any other.
+func (w *Worker) interrupted(ctx context.Context, d *delivery, cause error) (v verdict, ok bool) {
+	ok = true
+	if d.again || d.marks() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait/2)
 		defer cancel()
 		err := w.ledger.Update(ctx, "interrupted", d.env.RecordKey(), func(r *mulligan.Record) bool {
-			if r.Start != d.start {
+			if r.Open() == nil || r.Start.Delivery != d.start {
 				return false
 			}
-			r.Starts, r.Start = max(r.Starts-1, 0), ""
-			return true
+			e := ending{facts: d.facts}
+			if ok = !d.marks() || !d.noKey && !e.attempt(r, 0).doubts(cause); ok {
+				r.Starts--
+			}
+			return ok
 		})
 		if err != nil {
 			d.line(w.Log.Warn(), "shutdown", 0).Err(err).Msg("start not taken back")
 		}
 	}
-	w.Metrics.GivenBack(d.env.Kind, "shutdown")
-	return verdict{verb: nak}
+	if ok {
+		w.Metrics.GivenBack(d.env.Kind, "shutdown")
+	}
+	return verdict{verb: nak}, ok
 }
 
 // afterwards returns a context for recording how a handler ended: it outlives

@@ -43,7 +43,7 @@ func (s *source) open(msg jetstream.Msg, now time.Time) *delivery {
 	d.stored = meta.Timestamp
 	d.facts = facts{
 		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: s.jobs, again: meta.NumDelivered > 1,
-		start: msg.Reply(), deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "",
+		start: msg.Reply(), deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", origin: d.env.Origin,
 	}
 	return d
 }

@@ -214,7 +214,7 @@ func TestHTTPResultIsRead(t *testing.T) {
 		size, want int
 	}{
 		{"an empty answer is an empty result", 0, 0},
-		{"a result that is too large to record is still done", mulligan.MaxResult + 1, mulligan.MaxResult + 1},
+		{"a result that is too large to record is still done", mulligan.DefaultMaxResult + 1, mulligan.DefaultMaxResult + 1},
 		{"a result without end is still done", httpBody + 1000, httpBody},
 	} {
 		target := httpServer(t, func(w http.ResponseWriter, _ *http.Request) {

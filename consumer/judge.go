@@ -3,6 +3,7 @@ package consumer
 import (
 	"errors"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
@@ -39,10 +40,15 @@ type verdict struct {
 
 // attempt is a handler call that has ended, as the rules see it.
 type attempt struct {
-	Number int                    // 1 is the first
-	Spent  time.Duration          // what all attempts took, plus the delays chosen so far
-	Effect mulligan.Effect        // of the kind
-	Tried  []mulligan.Fingerprint // payloads tried, the published one first
+	Number int             // 1 is the first
+	Spent  time.Duration   // what all attempts took, plus the delays chosen so far
+	Effect mulligan.Effect // of the kind
+	NoKey  bool            // the effect needs a key, and the job came without
+	// Stepped: all that must not happen twice is in steps. OpenStep is one whose
+	// end is not known.
+	Stepped  bool
+	OpenStep string
+	Tried    []mulligan.Fingerprint // payloads tried, the published one first
 }
 
 // chance is what the jitter is made of; each is in [0,1).
@@ -61,7 +67,10 @@ func judge(p mulligan.Policy, a attempt, err error, c chance) verdict {
 	if err == nil {
 		return verdict{verb: ack}
 	}
-	v := verdict{errType: mulligan.ErrorType(err), errText: err.Error()}
+	v := verdict{errType: mulligan.ErrorType(err), errText: mulligan.ErrorText(err)}
+	if a.doubts(err) {
+		return v.spent(mulligan.InDoubt)
+	}
 	var (
 		permanent *mulligan.PermanentError
 		unusable  *mulligan.UnusableError
@@ -82,7 +91,10 @@ func judge(p mulligan.Policy, a attempt, err error, c chance) verdict {
 		v.verb, v.reason, v.delay = deferred, mulligan.Snoozed, max(snooze.Delay, minSnooze)
 		return v
 	}
-	if a.Number >= p.Attempts {
+	switch {
+	case a.NoKey:
+		return v.spent(mulligan.NoKey)
+	case a.Number >= p.Attempts:
 		return v.spent(mulligan.AttemptsExhausted)
 	}
 	v.verb, v.delay = retry, delay(p, a.Number, err, c)
@@ -90,6 +102,32 @@ func judge(p mulligan.Policy, a attempt, err error, c chance) verdict {
 		return v.spent(mulligan.TimeExhausted)
 	}
 	return v
+}
+
+// doubts reports whether nobody knows after err if the effect happened, where
+// it must not happen twice. What the handler says of the whole, that it failed
+// for good or is to run later, it knows; what a step left open it cannot know.
+func (a attempt) doubts(err error) bool {
+	switch {
+	case errors.Is(err, mulligan.ErrInDoubt):
+		return true
+	case a.Effect != mulligan.Once || a.Stepped && a.OpenStep == "":
+		return false
+	case a.OpenStep != "":
+		return true
+	}
+	var (
+		permanent *mulligan.PermanentError
+		unusable  *mulligan.UnusableError
+		snooze    *mulligan.SnoozeError
+	)
+	return !notStarted(err) && !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &snooze)
+}
+
+// notStarted reports whether the effect certainly did not happen.
+func notStarted(err error) bool {
+	var said *mulligan.NotStartedError
+	return errors.As(err, &said) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func (v verdict) spent(why mulligan.Reason) verdict {
@@ -107,9 +145,8 @@ func delay(p mulligan.Policy, n int, err error, c chance) time.Duration {
 
 // refuses says why a changed payload is not tried, or nothing.
 func (a attempt) refuses(e *mulligan.ChangedError, err error) mulligan.Reason {
-	var notStarted *mulligan.NotStartedError
 	switch {
-	case a.Effect != mulligan.Pure && !errors.As(err, &notStarted):
+	case a.Effect != mulligan.Pure && !notStarted(err):
 		return mulligan.PermanentFailure // the effect may have happened with the old payload
 	case len(e.Payload) > mulligan.MaxChanged:
 		return mulligan.PermanentFailure

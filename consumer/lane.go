@@ -84,7 +84,7 @@ func (l *lane) run(ctx, hard context.Context) {
 		}
 	}
 	for range l.slots {
-		slots.Go(func() { l.slot(ctx, hard) })
+		l.open(ctx, hard, &slots)
 	}
 	pulls.Wait()
 	for _, s := range []*source{l.fresh, l.due} {
@@ -94,6 +94,21 @@ func (l *lane) run(ctx, hard context.Context) {
 		}
 	}
 	slots.Wait()
+}
+
+// open runs a slot, and another in its place should a handler end its goroutine.
+func (l *lane) open(ctx, hard context.Context, slots *sync.WaitGroup) {
+	slots.Go(func() {
+		ended := false
+		defer func() {
+			if !ended && ctx.Err() == nil {
+				l.w.Log.Error().Str("downstream", l.downstream).Msg("a handler ended its goroutine (runtime.Goexit); its job comes back")
+				l.open(ctx, hard, slots)
+			}
+		}()
+		l.slot(ctx, hard)
+		ended = true
+	})
 }
 
 // slot runs one job after the other.
@@ -114,12 +129,16 @@ func (l *lane) slot(ctx, hard context.Context) {
 			l.giveBack(d, "shutdown")
 			return
 		}
-		if l.w.hand.begin(d, time.Now()) {
-			start := time.Now()
-			l.w.do(hard, d)
-			l.pace.note(time.Since(start))
-		}
-		l.w.Metrics.InHand(l.downstream, -1)
+		l.do(hard, d)
+	}
+}
+
+func (l *lane) do(hard context.Context, d *delivery) {
+	defer l.w.Metrics.InHand(l.downstream, -1)
+	if l.w.hand.begin(d, time.Now()) {
+		start := time.Now()
+		l.w.do(hard, d)
+		l.pace.note(time.Since(start))
 	}
 }
 

@@ -58,7 +58,7 @@ type successor struct {
 func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
 	t := w.Topology
 	origin := durableAddress(d.address)
-	msg := d.env.Moved(mulligan.Subject(t.AtRoot(), d.env.Kind, d.env.Token) + "." + origin)
+	msg := d.env.Parked(mulligan.Subject(t.AtRoot(), d.env.Kind, d.env.Token)+"."+origin, d.address)
 	// Written here, since the client's option cuts a time to the second before.
 	msg.Header.Set(jetstream.ScheduleHeader, "@at "+due.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.ScheduleTargetHeader, mulligan.Subject(t.DueRoot(), d.env.Kind, d.env.Token))
@@ -144,6 +144,9 @@ func (w *Worker) report(d *delivery, attempt int, v verdict) {
 	what := ""
 	switch v.verb {
 	case nak, park:
+		if v.reason == mulligan.InProgress {
+			return // its attempt is over, and it only waits to see what becomes of the other
+		}
 		what = mulligan.EventRetry
 		w.Metrics.Retry(kind, v.errType, mulligan.Verb(v.verb))
 	case deferred, wait:

@@ -41,9 +41,13 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 		}
 	}
 	job.Kind, job.Attempt, job.AttemptsMax = k.Name, max(job.Attempt, 1), k.Policy.Attempts
+	r := &mulligan.Record{Payload: mulligan.FingerprintOf(job.Payload)}
+	if k.Effect != mulligan.Pure {
+		job.Steps = rehearsed(r, k)
+	}
 	started := time.Now()
 	result, err := new(Worker).call(ctx, h, &job, k.Policy.Timeout)
-	a := attempt{Number: job.Attempt, Spent: time.Since(started), Effect: k.Effect, Tried: []mulligan.Fingerprint{mulligan.FingerprintOf(job.Payload)}}
-	v := judge(k.Policy, a, err, chance{u: 0.5, v: 0.5})
+	e := ending{facts: facts{effect: k.Effect}, took: time.Since(started)}
+	v := judge(k.Policy, e.attempt(r, job.Attempt), err, chance{u: 0.5, v: 0.5})
 	return Rehearsal{Verb: string(v.verb), Reason: v.reason, Delay: v.delay, Changed: v.changed, Result: result, Err: err, ErrorType: v.errType}, nil
 }

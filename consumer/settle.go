@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
@@ -10,10 +11,11 @@ import (
 type ending struct {
 	facts
 	run     string // identifies the call
+	input   []byte // the payload that it was given
+	limit   int    // of the results that are kept, in bytes
 	started time.Time
 	took    time.Duration
 	err     error
-	effect  mulligan.Effect
 	chance  chance
 }
 
@@ -35,16 +37,20 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 		return verdict{verb: spend, reason: mulligan.KeyConflict, errText: "the key belongs to another payload"}, false, nil
 	}
 	begin(r, e.facts)
-	r.Starts = 0
-	number := r.Attempts + 1
-	v = judge(e.policy, attempt{Number: number, Spent: r.Spent + e.took, Effect: e.effect, Tried: tried(r)}, e.err, e.chance)
+	number := e.ends(r)
+	v = judge(e.policy, e.attempt(r, number), e.err, e.chance)
 	if v.verb != deferred { // a snooze is not an attempt
-		r.Attempts, r.Spent = number, r.Spent+e.took
+		r.Attempts, r.Spent = max(r.Attempts, number), r.Spent+e.took
 	}
-	if r.State == mulligan.Spent || r.State == mulligan.Dead {
+	switch {
+	case r.State == mulligan.Spent || r.State == mulligan.Dead:
 		// Ended meanwhile: a late failure adds its facts and follows the record.
 		r.Note(e.entry(r, v))
 		return ended(r), true, nil
+	case e.marks() && r.Open() != nil:
+		// Another message has started meanwhile: this one waits for its end.
+		r.Note(e.entry(r, v))
+		return verdict{verb: nak, reason: mulligan.InProgress, due: e.now.Add(minSnooze)}, true, nil
 	}
 	g, err := ask(v)
 	if err != nil {
@@ -62,26 +68,69 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	return decide(r, e.facts, v), true, nil
 }
 
+// ends takes the call's own start back and returns its number. Another's start
+// stays: of a first delivery without a mark none is noted, and whatever ended
+// then stands for all before it.
+func (e ending) ends(r *mulligan.Record) (number int) {
+	if !e.marks() || r.Start != nil && r.Start.Delivery == e.start {
+		r.Starts = 0
+	}
+	noted := r.Noted(unended(e.start))
+	if noted == nil {
+		return r.Attempts + 1
+	}
+	number = noted.Number
+	r.History = slices.DeleteFunc(r.History, func(a mulligan.Attempt) bool { return a.Run == unended(e.start) })
+	return number
+}
+
+// attempt is the call as judge sees it.
+func (e ending) attempt(r *mulligan.Record, number int) attempt {
+	a := attempt{Number: number, Spent: r.Spent + e.took, Effect: e.effect, NoKey: e.noKey, Stepped: len(r.Steps) > 0, Tried: tried(r)}
+	if s := r.OpenStep(); s != nil {
+		a.OpenStep = s.Name
+	}
+	return a
+}
+
 // succeed notes a success: the first to record it wins, and it overrides every
-// other end.
-func succeed(r *mulligan.Record, e ending, result []byte) (store bool) {
+// other end. The verdict is to acknowledge the message, or, where a dead letter
+// may have been written meanwhile, to have a scheduler take it back.
+func succeed(r *mulligan.Record, e ending, result []byte) (v verdict, store bool) {
+	v = verdict{verb: ack}
 	if r.State == mulligan.Done || r.State != "" && r.Payload != e.payload {
-		return false
+		return v, false
+	}
+	if r.State == mulligan.Dead {
+		v = ended(r)
 	}
 	begin(r, e.facts)
-	r.Attempts++
+	r.Attempts = max(r.Attempts, e.ends(r))
 	r.Spent += e.took
 	r.Note(e.entry(r, verdict{verb: ack}))
 	r.State, r.Reason, r.Starts, r.Move, r.Changed = mulligan.Done, "", 0, nil, nil
-	r.Result = mulligan.NewResult(result, e.started.Add(e.took))
-	return true
+	r.Result = mulligan.NewResult(result, e.started.Add(e.took)).Within(e.limit - kept(r))
+	return v, true
+}
+
+// kept is how many bytes of results the steps keep.
+func kept(r *mulligan.Record) (n int) {
+	for i := range r.Steps {
+		if result := r.Steps[i].Result; result != nil {
+			n += len(result.Data)
+		}
+	}
+	return n
 }
 
 // entry is what the history says of this call.
 func (e ending) entry(r *mulligan.Record, v verdict) mulligan.Attempt {
 	a := mulligan.Attempt{Number: r.Attempts, Run: e.run, At: e.started, Took: e.took, Reason: v.reason, Delay: v.delay}
 	if v.verb != ack {
-		a.Verb, a.ErrorType, a.Error = mulligan.Verb(v.verb), v.errType, v.errText
+		a.Verb, a.ErrorType, a.Error, a.NotStarted = mulligan.Verb(v.verb), v.errType, v.errText, notStarted(e.err)
+	}
+	if v.changed != nil {
+		a.Change = mergePatch(e.input, v.changed)
 	}
 	if v.verb == deferred {
 		a.Delay = v.due.Sub(e.now)

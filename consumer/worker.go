@@ -121,6 +121,11 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("worker: announce: %w", err)
 	}
 	defer func() { _ = service.Stop() }()
+	if unwatch, err := w.Topology.WatchKinds(ctx, w.js, w.compare); err != nil {
+		w.Log.Warn().Err(err).Msg("cannot see how other workers declare kinds")
+	} else {
+		defer unwatch()
+	}
 
 	hard, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var lanes, keeper sync.WaitGroup
@@ -200,6 +205,11 @@ func (w *Worker) prepare(ctx context.Context) error {
 	if w.Conn == nil {
 		return errors.New("no connection; set Conn")
 	}
+	for name, k := range w.kinds {
+		if most := mulligan.LargestResult(w.Conn.MaxPayload()); k.MaxResult > most {
+			return fmt.Errorf("kind %s: max_result %d is over %d, which is what a record takes on this server: lower it, or raise the server's max_payload", name, k.MaxResult, most)
+		}
+	}
 	var err error
 	if w.js, err = jetstream.New(w.Conn); err != nil {
 		return err
@@ -259,6 +269,19 @@ func (w *Worker) create(ctx context.Context) error {
 		w.Log.Warn().Str("kind", k.Name).Msg("declared differently before; this worker's declaration holds now")
 	}
 	return w.Topology.EnsureConsumers(ctx, w.js, w.downstreams())
+}
+
+// compare says so if another worker has declared a kind of this one differently.
+func (w *Worker) compare(name string, k *mulligan.Kind, err error) {
+	own, ok := w.kinds[name]
+	if !ok || err == nil && k != nil && *k == own.Kind {
+		return
+	}
+	line := w.Log.Warn().Str("kind", name).Err(err).Str("effect", string(own.Effect))
+	if k != nil {
+		line = line.Str("declared_effect", string(k.Effect))
+	}
+	line.Msg("this kind is declared differently by another worker; both run it as they declare it, so make them agree")
 }
 
 // lacks returns the name of a kind of the downstream that the consumer does

@@ -51,22 +51,39 @@ func (l *Ledger) Load(ctx context.Context, key string) (*mulligan.Record, error)
 // The name is that of the step, for tests that stop there.
 func (l *Ledger) Update(ctx context.Context, name, key string, apply func(r *mulligan.Record) (store bool)) error {
 	return l.bucket.Update(ctx, name, key, func(value []byte) (cas.Change, error) {
-		r := new(mulligan.Record)
-		if value != nil {
-			var err error
-			if r, err = decode(key, value); err != nil {
-				return cas.Change{}, err
-			}
+		r, err := decode(key, value)
+		if err != nil {
+			return cas.Change{}, err
 		}
-		if !apply(r) {
-			return cas.Change{}, nil
-		}
-		return cas.Change{Value: r.Encode()}, nil
+		return changed(r, apply), nil
 	})
 }
 
-func decode(key string, b []byte) (*mulligan.Record, error) {
-	r, err := mulligan.DecodeRecord(b)
+// Replace is Update for a person who knows what became of the key: a record that
+// cannot be decoded is taken for none.
+func (l *Ledger) Replace(ctx context.Context, name, key string, apply func(r *mulligan.Record) (store bool)) error {
+	return l.bucket.Update(ctx, name, key, func(value []byte) (cas.Change, error) {
+		r, err := decode(key, value)
+		if err != nil {
+			r = new(mulligan.Record)
+		}
+		return changed(r, apply), nil
+	})
+}
+
+func changed(r *mulligan.Record, apply func(r *mulligan.Record) (store bool)) cas.Change {
+	if !apply(r) {
+		return cas.Change{}
+	}
+	return cas.Change{Value: r.Encode()}
+}
+
+// decode reads a record; no value is an empty one.
+func decode(key string, value []byte) (*mulligan.Record, error) {
+	if value == nil {
+		return new(mulligan.Record), nil
+	}
+	r, err := mulligan.DecodeRecord(value)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreadable, key, err)
 	}

@@ -86,8 +86,8 @@ func TestARecordIsKeptAsItWasWritten(t *testing.T) {
 	}
 	now := time.Now().UTC()
 	want := mulligan.Record{
-		State: mulligan.Done, Payload: mulligan.FingerprintOf([]byte("x")), Attempts: 3, Spent: time.Second, Starts: 1, Start: "s",
-		Reason: mulligan.Crashed, Changed: []byte{0, 255}, Changes: []mulligan.Fingerprint{"f"}, Result: mulligan.NewResult(bytes.Repeat([]byte{7}, mulligan.MaxResult), now),
+		State: mulligan.Done, Payload: mulligan.FingerprintOf([]byte("x")), Attempts: 3, Spent: time.Second, Starts: 1, Start: &mulligan.Start{Delivery: "s"},
+		Reason: mulligan.Crashed, Changed: []byte{0, 255}, Changes: []mulligan.Fingerprint{"f"}, Result: mulligan.NewResult(bytes.Repeat([]byte{7}, mulligan.DefaultMaxResult), now),
 		Move:    &mulligan.Move{Address: "JOBS:7", Verb: mulligan.Park, Due: now},
 		History: []mulligan.Attempt{{Number: 1, Run: "r", At: now, Took: time.Second, ErrorType: "http_503", Error: "busy", Verb: mulligan.Nak, Delay: time.Second}},
 	}

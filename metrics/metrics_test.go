@@ -82,6 +82,7 @@ func TestEveryFactIsCountedUnderItsName(t *testing.T) {
 		`mulligan_given_back_total{kind="email.send",why="shutdown"}`:                 1,
 		`mulligan_in_hand{downstream="mailer"}`:                                       1,
 		`mulligan_naks_waiting{kind="email.send"}`:                                    3,
+		`mulligan_bucket_away{bucket="records"}`:                                      1,
 		`mulligan_fresh_jobs_held{}`:                                                  1,
 	}
 	got := gather(t, reg)
@@ -159,7 +160,7 @@ func TestNoLabelNamesAUserATaskOrAnID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	allowed := []string{"kind", "downstream", "reason", "error_type", "verb", "outcome", "why", "stream"}
+	allowed := []string{"kind", "downstream", "reason", "error_type", "verb", "outcome", "why", "stream", "bucket"}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {

@@ -51,8 +51,15 @@ func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulliga
 	if err != nil {
 		return err
 	}
-	if r != nil && r.State == mulligan.Done && r.Payload == e.Fingerprint() {
-		return nil // it succeeded after all
+	if r != nil && r.Payload == e.Fingerprint() {
+		switch r.State {
+		case mulligan.Done: // it succeeded after all, maybe after it was buried
+			return s.takeBack(ctx, &l)
+		case mulligan.Dead: // another message of the key was buried before
+			if had, err := s.own(ctx, &l); had != nil || err != nil {
+				return err
+			}
+		}
 	}
 	if r != nil && move.Reason != mulligan.KeyConflict {
 		l.Attempts, l.History = r.Attempts, r.History
@@ -64,6 +71,33 @@ func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulliga
 		return nil // the record is another payload's
 	}
 	return s.markDead(ctx, &l)
+}
+
+// takeBack deletes the letter of a key that is done, should there be one.
+func (s *Scheduler) takeBack(ctx context.Context, l *mulligan.Letter) error {
+	had, err := s.own(ctx, l)
+	if had == nil || err != nil {
+		return err
+	}
+	return s.discard(ctx, "bury.discard", had.Seq)
+}
+
+// own returns the letter of the key with this payload; nil if there is none.
+func (s *Scheduler) own(ctx context.Context, l *mulligan.Letter) (had *mulligan.Letter, err error) {
+	err = s.answer(ctx, "bury.own", func(ctx context.Context) error {
+		m, err := s.dead.GetLastMsgForSubject(ctx, s.subject(l))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("look for the letter: %w", err)
+		}
+		if found, err := mulligan.OpenLetter(&nats.Msg{Header: m.Header, Data: m.Data}, m.Sequence); err == nil && found.Fingerprint() == l.Fingerprint() {
+			had = &found
+		}
+		return nil
+	})
+	return had, err
 }
 
 func (s *Scheduler) look(ctx context.Context, l *mulligan.Letter) (*mulligan.Record, error) {

@@ -33,33 +33,33 @@ type Replayed struct {
 
 // Replay publishes the job of a dead letter again, with its key and payload bit
 // for bit, its attempts counted from one, and as much time to its deadline as
-// it had at first. It fails with [mulligan.ErrNotFound], [ErrQueued] or
-// [ErrNotReplayable], and the letter stays. A replay that was interrupted may be
-// repeated.
+// it had at first. It fails with [mulligan.ErrNotFound], [ErrQueued],
+// [ErrNotReplayable], or [mulligan.ErrInDoubt] if running the job again may repeat
+// an effect; then a person who knows resolves it. The letter stays. A replay
+// that was interrupted may be repeated.
 func (s *Scheduler) Replay(ctx context.Context, kind, id string) (Replayed, error) {
-	l, err := s.Letter(ctx, kind, id)
+	return s.sendBack(ctx, kind, id, false)
+}
+
+// sendBack publishes a dead job again. notDone is the word of a person that its
+// effect did not happen.
+func (s *Scheduler) sendBack(ctx context.Context, kind, id string, notDone bool) (Replayed, error) {
+	l, err := s.runnable(ctx, kind, id)
 	if err != nil {
 		return Replayed{}, err
 	}
-	switch l.Reason {
-	case mulligan.KeyConflict:
-		return Replayed{}, fmt.Errorf("%w: the key of %s %.80q belongs to another payload; publish it under a new ID", ErrNotReplayable, kind, id)
-	case mulligan.Malformed:
-		return Replayed{}, fmt.Errorf("%w: %s %.80q is malformed; publish it anew", ErrNotReplayable, kind, id)
+	r := reopening{letter: &l, notDone: notDone}
+	if !notDone {
+		if r.keyTTL, err = s.keyTTL(ctx, kind); err != nil {
+			return Replayed{}, err
+		}
 	}
-	switch waits, err := s.spent(ctx, &l); {
-	case err != nil:
-		return Replayed{}, err
-	case waits:
-		return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, ErrQueued)
-	}
-	done, reopening, err := s.reopen(ctx, &l)
-	if err != nil {
+	if err := s.reopen(ctx, &r); err != nil {
 		return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, err)
 	}
 	var seq uint64
-	if !done {
-		if seq, err = s.publish(ctx, &l, reopening); err != nil {
+	if !r.done {
+		if seq, err = s.publish(ctx, &r); err != nil {
 			return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, err)
 		}
 		s.Metrics.Replayed(l.Kind)
@@ -70,7 +70,28 @@ func (s *Scheduler) Replay(ctx context.Context, kind, id string) (Replayed, erro
 	if err := s.discard(ctx, "replay.delete", l.Seq); err != nil {
 		return Replayed{}, fmt.Errorf("replay %s %.80q: published, but its letter stays: %w", kind, id, err)
 	}
-	return Replayed{Seq: seq, Done: done}, nil
+	return Replayed{Seq: seq, Done: r.done}, nil
+}
+
+// runnable returns the letter of a key, if the key is its own.
+func (s *Scheduler) runnable(ctx context.Context, kind, id string) (mulligan.Letter, error) {
+	l, err := s.Letter(ctx, kind, id)
+	if err != nil {
+		return l, err
+	}
+	switch l.Reason {
+	case mulligan.KeyConflict:
+		return l, fmt.Errorf("%w: the key of %s %.80q belongs to another payload; publish it under a new ID", ErrNotReplayable, kind, id)
+	case mulligan.Malformed:
+		return l, fmt.Errorf("%w: %s %.80q is malformed; publish it anew", ErrNotReplayable, kind, id)
+	}
+	switch waits, err := s.spent(ctx, &l); {
+	case err != nil:
+		return l, err
+	case waits:
+		return l, fmt.Errorf("replay %s %.80q: %w", kind, id, ErrQueued)
+	}
+	return l, nil
 }
 
 // spent reports whether the key is spent once more and waits to be buried: its
@@ -89,47 +110,115 @@ func (s *Scheduler) spent(ctx context.Context, l *mulligan.Letter) (bool, error)
 	return true, nil
 }
 
-// reopen lets the key run again, its history kept. It reports whether the key
-// is done already, and names the reopening. Repeated after an interruption it does the same, unless the
-// job has begun meanwhile: then there is nothing to reopen.
-func (s *Scheduler) reopen(ctx context.Context, l *mulligan.Letter) (done bool, reopening string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, replyWait)
-	defer cancel()
-	conflict, fresh := false, nuid.Next()
-	err = s.ledger.Update(ctx, "replay.reopen", l.RecordKey(), func(r *mulligan.Record) (store bool) {
-		done = r.State == mulligan.Done && r.Payload == l.Fingerprint()
-		conflict = r.State != "" && r.Payload != l.Fingerprint()
-		reopening = r.Replay
-		if done || conflict || r.State == mulligan.Live || r.State == mulligan.Parked {
-			return false
-		}
-		*r = mulligan.Record{State: mulligan.Live, Payload: l.Fingerprint(), History: r.History, Replay: fresh}
-		reopening = fresh
-		if r.History == nil {
-			r.History = l.History
-		}
-		return true
-	})
-	if conflict {
-		err = fmt.Errorf("%w: the key belongs to another payload by now; publish it under a new ID", ErrNotReplayable)
-	}
-	return done, reopening, err
+// reopening lets a dead key run again.
+type reopening struct {
+	letter  *mulligan.Letter
+	notDone bool          // a person says that the effect did not happen
+	keyTTL  time.Duration // for how long the downstream of a keyed kind remembers a key
+
+	done   bool             // the key is done already
+	name   string           // so that the next one of the same letter is not taken for it
+	before *mulligan.Record // what this one replaced; nil if nothing
 }
 
-func (s *Scheduler) publish(ctx context.Context, l *mulligan.Letter, reopening string) (uint64, error) {
+// reopen lets the key run again, its history and steps kept. Repeated after an
+// interruption it does the same, unless the job has begun meanwhile: then there
+// is nothing to reopen.
+func (s *Scheduler) reopen(ctx context.Context, o *reopening) error {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
+	fresh, update := nuid.Next(), s.ledger.Update
+	if o.notDone {
+		update = s.ledger.Replace
+	}
+	var refused error
+	err := update(ctx, "replay.reopen", o.letter.RecordKey(), func(r *mulligan.Record) (store bool) {
+		refused, store = o.apply(r, fresh, time.Now())
+		return store
+	})
+	if err == nil {
+		err = refused
+	}
+	return err
+}
+
+// apply reopens the record, or says why not.
+func (o *reopening) apply(r *mulligan.Record, fresh string, now time.Time) (refused error, store bool) {
+	l := o.letter
+	o.done, o.name, o.before = r.State == mulligan.Done && r.Payload == l.Fingerprint(), r.Replay, nil
+	switch {
+	case o.done || r.Replay == fresh: // stored before; the answer was lost
+		return nil, false
+	case r.State != "" && r.Payload != l.Fingerprint():
+		return fmt.Errorf("%w: the key belongs to another payload by now; publish it under a new ID", ErrNotReplayable), false
+	case r.State == mulligan.Live || r.State == mulligan.Parked:
+		return nil, false
+	case !o.notDone:
+		if why := doubt(r, l, o.keyTTL, now); why != "" {
+			return fmt.Errorf("%w: %s; resolve it with --done or --not-done", mulligan.ErrInDoubt, why), false
+		}
+	}
+	before := *r
+	o.name, o.before = fresh, &before
+	*r = mulligan.Record{State: mulligan.Live, Effect: r.Effect, Payload: l.Fingerprint(), Steps: ended(r.Steps), History: r.History, Replay: fresh}
+	if r.History == nil {
+		r.History = l.History
+	}
+	entry := mulligan.Attempt{Number: before.Attempts, Run: fresh, At: now, Verb: mulligan.Replay, Reason: l.Reason, ErrorType: l.ErrorType, Error: l.Error}
+	if o.notDone {
+		entry.Verb = mulligan.Resolve
+	}
+	r.Note(entry)
+	return nil, true
+}
+
+// ended returns the steps whose result is known: a replay repeats the others.
+func ended(steps []mulligan.StepRecord) (known []mulligan.StepRecord) {
+	for _, s := range steps {
+		if s.Result != nil {
+			known = append(known, s)
+		}
+	}
+	return known
+}
+
+func (s *Scheduler) publish(ctx context.Context, o *reopening) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, replyWait)
+	defer cancel()
+	l := o.letter
 	address := mulligan.Address(s.Topology.DeadStream(), l.Seq)
 	msg := l.Replayed(mulligan.Subject(s.Topology.JobsRoot(), l.Kind, l.Token), address, time.Now())
 	ack, err := call.Do(ctx, "replay.publish", func() (*jetstream.PubAck, error) {
-		return s.js.PublishMsg(ctx, msg, jetstream.WithMsgID("replay:"+address+":"+reopening))
+		return s.js.PublishMsg(ctx, msg, jetstream.WithMsgID("replay:"+address+":"+o.name))
 	})
 	var api *jetstream.APIError
-	switch {
-	case errors.As(err, &api) && strings.Contains(api.Description, "per subject"):
-		return 0, ErrQueued
-	case err != nil:
-		return 0, fmt.Errorf("publish: %w", err)
+	if !errors.As(err, &api) {
+		if err != nil {
+			return 0, fmt.Errorf("publish: %w", err)
+		}
+		return ack.Sequence, nil
 	}
-	return ack.Sequence, nil
+	// The server says that it did not store it.
+	if err := s.close(ctx, o); err != nil {
+		return 0, fmt.Errorf("publish: %w (and its record stays open: %w)", api, err)
+	}
+	if strings.Contains(api.Description, "per subject") {
+		return 0, ErrQueued
+	}
+	return 0, fmt.Errorf("publish: %w", err)
+}
+
+// close takes a reopening back that came to nothing, unless the key has begun to
+// live meanwhile.
+func (s *Scheduler) close(ctx context.Context, o *reopening) error {
+	if o.before == nil {
+		return nil
+	}
+	return s.ledger.Update(ctx, "replay.close", o.letter.RecordKey(), func(r *mulligan.Record) (store bool) {
+		if r.Replay != o.name || r.State != mulligan.Live || r.Attempts > 0 || r.Starts > 0 || r.Move != nil {
+			return false
+		}
+		*r = *o.before
+		return true
+	})
 }

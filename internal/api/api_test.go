@@ -202,7 +202,7 @@ func withEndedKeys(t *testing.T) (base string) {
 	ended("done-text", mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult([]byte("sent <1>"), time.Now())})
 	ended("done-bytes", mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult([]byte{0xff, 0xfe}, time.Now())})
 	ended("done-silent", mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult(nil, time.Now())})
-	ended("done-huge", mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult(make([]byte, mulligan.MaxResult+1), time.Now())})
+	ended("done-huge", mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult(make([]byte, mulligan.DefaultMaxResult+1), time.Now()).Within(mulligan.DefaultMaxResult)})
 	ended("dead", mulligan.Record{State: mulligan.Dead, Attempts: 4, Reason: mulligan.AttemptsExhausted,
 		Move: &mulligan.Move{Verb: mulligan.Spend, ErrorType: "http_503", Error: "busy"}})
 	ended("spent", mulligan.Record{State: mulligan.Spent, Reason: mulligan.PermanentFailure})
@@ -219,7 +219,7 @@ func TestAnEndedKeyAnswersWhatBecameOfIt(t *testing.T) {
 		{"a result of text is a string", request{"POST", email, "same", key("done-text")}, 200, fields{"result": "sent <1>", "result_encoding": "text"}},
 		{"a result of bytes is base64", request{"POST", email, "same", key("done-bytes")}, 200, fields{"result": "//4=", "result_encoding": "base64"}},
 		{"an empty result is left out", request{"POST", email, "same", key("done-silent")}, 200, fields{"state": "done", "result": nil}},
-		{"a result too large to keep says so", request{"POST", email, "same", key("done-huge")}, 200, fields{"result": nil, "result_too_large": true, "result_size": mulligan.MaxResult + 1}},
+		{"a result too large to keep says so", request{"POST", email, "same", key("done-huge")}, 200, fields{"result": nil, "result_too_large": true, "result_size": mulligan.DefaultMaxResult + 1}},
 		{"a done job with another payload is a conflict", request{"POST", email, "other", key("done-json")}, 422, fields{"type": "/problems/key-conflict"}},
 		{"a dead job says why and where", request{"POST", email, "same", key("dead")}, 409, fields{"type": "/problems/job-ended", "state": "dead", "reason": "attempts_exhausted", "job": "/v1/jobs/email.send/dead"}},
 		{"so does a spent one", request{"POST", email, "same", key("spent")}, 409, fields{"state": "spent", "reason": "permanent"}},

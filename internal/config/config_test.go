@@ -69,7 +69,7 @@ func TestAMistakeInTheFileIsNamed(t *testing.T) {
 		{"a kind given twice", "kinds:\n  a: {effect: pure}\n  a: {effect: pure}\n", `"a" already defined`},
 		{"no effect", kind("downstream: d"), "kind a.b has no effect"},
 		{"an empty kind", "kinds:\n  a.b:\n", "kind a.b has no effect"},
-		{"an unknown effect", kind("effect: once"), `kind a.b has effect "once" is not one of pure, keyed`},
+		{"an unknown effect", kind("effect: twice"), `kind a.b has effect "twice" is not one of pure, keyed, once`},
 		{"a name that is no kind's", "kinds:\n  a b: {effect: pure}\n", `"a b" is not dot-separated`},
 		{"a target without a URL", kind("{effect: pure, http: {timeout: 1s}}"), "kind a.b: http has no url"},
 		{"a URL that is relative", kind("{effect: pure, http: {url: /send}}"), `kind a.b: http url "/send"`},

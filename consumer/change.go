@@ -1,0 +1,22 @@
+package consumer
+
+import (
+	"encoding/json"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// mergePatch returns how a payload was changed, as a JSON merge patch (RFC 7386),
+// or nil where one of the two is not JSON or the patch is too large for a record.
+func mergePatch(from, to []byte) json.RawMessage {
+	if !json.Valid(from) || !json.Valid(to) {
+		return nil
+	}
+	patch, err := jsonpatch.CreateMergePatch(from, to)
+	if err != nil || len(patch) > mulligan.MaxChange {
+		return nil
+	}
+	return patch
+}

@@ -1,0 +1,130 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nuid"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// steps keeps the steps of one job in the record of its key. It implements
+// [mulligan.Steps] and is safe for concurrent use.
+type steps struct {
+	effect mulligan.Effect
+	limit  int // of all results together, in bytes
+	// update changes the record by compare-and-set, under the name of the call.
+	update func(ctx context.Context, name string, apply func(r *mulligan.Record) (store bool)) error
+}
+
+// Begin looks up what is known of a step. Of a once job the beginning is in the
+// record before the function is called.
+func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // too late to begin anything
+	}
+	run := nuid.Next()
+	var refused error
+	err = s.update(ctx, "step.begin", func(r *mulligan.Record) (store bool) {
+		known, refused = nil, nil
+		had := r.Step(name)
+		switch {
+		case had != nil && had.Result != nil:
+			known = had.Result
+			return false
+		case s.effect != mulligan.Once || had != nil && had.Run == run: // stored before; the answer was lost
+			return false
+		case had != nil && had.Open():
+			refused = fmt.Errorf("step %s began at %s and its end is not known: %w", name, had.Begun.UTC().Format(time.RFC3339Nano), mulligan.ErrInDoubt)
+			return false
+		}
+		step(r, name).Begun, step(r, name).Run = time.Now(), run
+		return true
+	})
+	if err == nil {
+		err = refused
+	}
+	return known, err
+}
+
+// End records a result: the first to be recorded stands.
+func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mulligan.Result, err error) {
+	ended := mulligan.NewResult(result, time.Now())
+	err = s.update(ctx, "step.end", func(r *mulligan.Record) (store bool) {
+		if had := step(r, name); had.Result != nil {
+			stands = had.Result
+			return false
+		}
+		at := step(r, name)
+		at.Result, at.Run = ended.Within(s.limit-kept(r)), ""
+		stands = at.Result
+		return true
+	})
+	return stands, err
+}
+
+// Fail lets a step begin anew whose effect certainly did not happen.
+func (s *steps) Fail(ctx context.Context, name string, cause error) error {
+	if s.effect != mulligan.Once || !notStarted(cause) {
+		return cause
+	}
+	err := s.update(ctx, "step.fail", func(r *mulligan.Record) (store bool) {
+		had := r.Step(name)
+		if had == nil || !had.Open() {
+			return false
+		}
+		had.Begun, had.Run = time.Time{}, ""
+		return true
+	})
+	if err != nil { // the step stays begun, and the job is in doubt
+		return fmt.Errorf("%w (and %w)", cause, err)
+	}
+	return cause
+}
+
+// steps of a delivery's job are kept also when the attempt's time is over: what
+// has happened must be recorded.
+func (w *Worker) steps(d *delivery, limit int) *steps {
+	return &steps{effect: d.effect, limit: limit, update: func(ctx context.Context, name string, apply func(r *mulligan.Record) bool) error {
+		ctx, cancel := afterwards(ctx)
+		defer cancel()
+		conflict := false
+		err := w.ledger.Update(ctx, name, d.env.RecordKey(), func(r *mulligan.Record) bool {
+			if conflict = r.State != "" && r.Payload != d.payload; conflict {
+				return false
+			}
+			begin(r, d.facts)
+			return apply(r)
+		})
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w", name, err)
+		case conflict:
+			return mulligan.Permanent(mulligan.Typed("key_conflict", fmt.Errorf("%s: the key belongs to another payload", name)))
+		}
+		return nil
+	}}
+}
+
+// rehearsed steps are kept in r only.
+func rehearsed(r *mulligan.Record, k mulligan.Kind) *steps {
+	var mu sync.Mutex
+	return &steps{effect: k.Effect, limit: k.MaxResult, update: func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {
+		mu.Lock()
+		defer mu.Unlock()
+		apply(r)
+		return nil
+	}}
+}
+
+// step returns the named step of the record, made if it is not there.
+func step(r *mulligan.Record, name string) *mulligan.StepRecord {
+	if had := r.Step(name); had != nil {
+		return had
+	}
+	r.Steps = append(r.Steps, mulligan.StepRecord{Name: name})
+	return &r.Steps[len(r.Steps)-1]
+}

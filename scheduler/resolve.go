@@ -1,0 +1,114 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nuid"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// ResolveDone records the word of a person that the effect of a dead job did
+// happen, with its result if it is known, and removes the letter. A key that is
+// done already keeps its result. It fails with [mulligan.ErrNotFound], [ErrQueued],
+// [ErrNotReplayable] or [mulligan.ErrTooLarge], and the letter stays.
+func (s *Scheduler) ResolveDone(ctx context.Context, kind, id string, result []byte) error {
+	l, err := s.runnable(ctx, kind, id)
+	if err != nil {
+		return err
+	}
+	if len(result) > mulligan.DefaultMaxResult {
+		return fmt.Errorf("resolve %s %.80q: %w: a result of %d bytes, the limit is %d", kind, id, mulligan.ErrTooLarge, len(result), mulligan.DefaultMaxResult)
+	}
+	if err := s.settleDone(ctx, &l, mulligan.NewResult(result, time.Now())); err != nil {
+		return fmt.Errorf("resolve %s %.80q: %w", kind, id, err)
+	}
+	s.Log.Info().Str("kind", l.Kind).Str("id", l.ID).Int("attempt", l.Attempts).Str("reason", string(l.Reason)).Stringer("delay", time.Duration(0)).Msg("resolved: done")
+	if err := s.discard(ctx, "resolve.delete", l.Seq); err != nil {
+		return fmt.Errorf("resolve %s %.80q: recorded as done, but its letter stays: %w", kind, id, err)
+	}
+	return nil
+}
+
+// ResolveNotDone sends a dead job back as [Scheduler.Replay] does, on the word of
+// a person that its effect did not happen. Of its steps those whose result is
+// known are not repeated.
+func (s *Scheduler) ResolveNotDone(ctx context.Context, kind, id string) (Replayed, error) {
+	return s.sendBack(ctx, kind, id, true)
+}
+
+// settleDone writes done over every other end. A run that began before and is
+// not over yet finds it there: the first result stands.
+func (s *Scheduler) settleDone(ctx context.Context, l *mulligan.Letter, result *mulligan.Result) error {
+	ctx, cancel := context.WithTimeout(ctx, replyWait)
+	defer cancel()
+	run, conflict := nuid.Next(), false
+	err := s.ledger.Replace(ctx, "resolve.done", l.RecordKey(), func(r *mulligan.Record) (store bool) {
+		conflict = r.State != "" && r.Payload != l.Fingerprint()
+		if conflict || r.State == mulligan.Done {
+			return false
+		}
+		if r.History == nil {
+			r.History = l.History
+		}
+		r.Note(mulligan.Attempt{Number: max(r.Attempts, l.Attempts), Run: run, At: result.At, Verb: mulligan.Resolve, Reason: l.Reason, ErrorType: l.ErrorType, Error: l.Error})
+		r.State, r.Payload, r.Attempts, r.Result = mulligan.Done, l.Fingerprint(), max(r.Attempts, l.Attempts), result
+		r.Reason, r.Starts, r.Move, r.Changed = "", 0, nil, nil
+		return true
+	})
+	if conflict {
+		return fmt.Errorf("%w: the key belongs to another payload by now", ErrNotReplayable)
+	}
+	return err
+}
+
+// doubt says why running the job of a letter again may repeat its effect, or
+// nothing.
+func doubt(r *mulligan.Record, l *mulligan.Letter, keyTTL time.Duration, now time.Time) string {
+	switch start, first := r.Open(), firstDoubtful(r, l); {
+	case l.Reason == mulligan.InDoubt || r.Reason == mulligan.InDoubt:
+		return "nobody knows whether its effect happened"
+	case r.Effect == mulligan.Once && r.OpenStep() != nil:
+		return fmt.Sprintf("its step %s began and its end is not known", r.OpenStep().Name)
+	case r.Effect == mulligan.Once && start != nil && len(r.Steps) == 0:
+		return fmt.Sprintf("an attempt began at %s and its end is not known", start.At.Format(time.RFC3339))
+	case r.Effect == mulligan.Keyed && !first.IsZero() && now.Sub(first) > keyTTL:
+		return fmt.Sprintf("its key went to the downstream first at %s, and %v later it may be forgotten there", first.Format(time.RFC3339), keyTTL)
+	}
+	return ""
+}
+
+// firstDoubtful is when the first attempt that is known of began after which the
+// effect may have happened; zero if there is none.
+func firstDoubtful(r *mulligan.Record, l *mulligan.Letter) time.Time {
+	history := r.History
+	if history == nil {
+		history = l.History
+	}
+	for _, a := range history {
+		called := a.Verb != mulligan.Replay && a.Verb != mulligan.Resolve && a.ErrorType != ""
+		if called && !a.NotStarted && a.Reason != mulligan.Snoozed {
+			return a.At
+		}
+	}
+	if start := r.Open(); start != nil {
+		return start.At
+	}
+	return time.Time{}
+}
+
+// keyTTL is for how long the downstream of a kind remembers a key.
+func (s *Scheduler) keyTTL(ctx context.Context, kind string) (time.Duration, error) {
+	kinds, err := s.Topology.Kinds(ctx, s.js)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", mulligan.ErrUnavailable, err)
+	}
+	for _, k := range kinds {
+		if k.Name == kind && k.KeyTTL > 0 {
+			return k.KeyTTL, nil
+		}
+	}
+	return mulligan.DefaultKeyTTL, nil
+}

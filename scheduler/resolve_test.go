@@ -1,0 +1,193 @@
+package scheduler_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/natstest"
+	"github.com/mulligan-queue/mulligan/scheduler"
+)
+
+// doubted gives a once job a letter that says in doubt.
+func (f *floor) doubted(t *testing.T, e mulligan.Envelope) mulligan.Letter {
+	t.Helper()
+	started := &mulligan.Start{Delivery: "d", Address: "MULLIGAN_JOBS:1", At: time.Now().UTC()}
+	past := []mulligan.Attempt{{Number: 1, Run: "start:d", At: started.At, ErrorType: "no_end", Verb: mulligan.Spend, Reason: mulligan.InDoubt}}
+	f.record(t, e, mulligan.Record{State: mulligan.Dead, Effect: mulligan.Once, Reason: mulligan.InDoubt, Attempts: 1, Starts: 1, Start: started, History: past,
+		Steps: []mulligan.StepRecord{{Name: "charge", Result: mulligan.NewResult([]byte("1"), started.At)}, {Name: "mail", Begun: started.At, Run: "r"}}})
+	return f.letter(t, mulligan.Letter{Envelope: e, Reason: mulligan.InDoubt, Attempts: 1, History: past, ErrorType: "no_end", BuriedAt: time.Now()})
+}
+
+func TestALetterInDoubtIsNotReplayedUntilAPersonDecides(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	e := job("x", []byte("x"))
+	f.doubted(t, e)
+	if _, err := f.Replay(t.Context(), kind, "x"); !errors.Is(err, mulligan.ErrInDoubt) || !strings.Contains(err.Error(), "--not-done") {
+		t.Fatalf("a replay: %v, want it refused with what to do", err)
+	}
+	if r := f.found(t, e); r.State != mulligan.Dead || len(r.History) != 1 {
+		t.Errorf("the refused replay left the record %+v", r)
+	}
+	if c := f.Account(t); c.Jobs != 0 || c.Dead != 1 {
+		t.Errorf("%+v after a refused replay", c)
+	}
+	if _, err := f.ResolveNotDone(t.Context(), kind, "x"); err != nil {
+		t.Fatal(err)
+	}
+	f.noLetter(t, "x")
+	asPublished(t, f.queued(t, "x"), e)
+	r := f.found(t, e)
+	if r.State != mulligan.Live || r.Open() != nil || r.Last().Verb != mulligan.Resolve {
+		t.Errorf("the record is %+v, want it live and to say who sent it back", r)
+	}
+	if len(r.Steps) != 1 || r.Steps[0].Name != "charge" {
+		t.Errorf("the steps are %+v, want the one that is known to be done", r.Steps)
+	}
+}
+
+func TestAJobThatIsResolvedAsDoneIsDone(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		f := open(t, natstest.Server(t), mulligan.Topology{})
+		e := job("x", []byte("x"))
+		f.doubted(t, e)
+		if lost { // its record is garbage: the word of a person is all there is
+			kv, err := f.JS.KeyValue(t.Context(), mulligan.Topology{}.LedgerBucket())
+			if err == nil {
+				_, err = kv.Put(t.Context(), e.RecordKey(), []byte("garbage"))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.ResolveDone(t.Context(), kind, "x", []byte("sent by hand")); err != nil {
+			t.Fatal(err)
+		}
+		f.noLetter(t, "x")
+		r := f.found(t, e)
+		if r.State != mulligan.Done || r.Open() != nil || string(r.Result.Data) != "sent by hand" || r.Payload != e.Fingerprint() || r.Last().Verb != mulligan.Resolve {
+			t.Errorf("the record is %+v", r)
+		}
+		if err := f.ResolveDone(t.Context(), kind, "x", nil); !errors.Is(err, mulligan.ErrNotFound) {
+			t.Errorf("resolved again: %v, want that there is no letter", err)
+		}
+	}
+}
+
+func TestAResultRecordedMeanwhileOutlivesTheWordOfAPerson(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	e := job("x", []byte("x"))
+	f.doubted(t, e)
+	f.record(t, e, mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult([]byte("late"), time.Now())})
+	if err := f.ResolveDone(t.Context(), kind, "x", []byte("by hand")); err != nil {
+		t.Fatal(err)
+	}
+	f.noLetter(t, "x")
+	if r := f.found(t, e); string(r.Result.Data) != "late" {
+		t.Errorf("the result is %q", r.Result.Data)
+	}
+}
+
+func TestWhenAReplayMayRepeatAnEffect(t *testing.T) {
+	ago := func(d time.Duration) []mulligan.Attempt {
+		return []mulligan.Attempt{{Number: 1, Run: "r", At: time.Now().Add(-d), Took: time.Second, ErrorType: "timeout", Verb: mulligan.Spend, Reason: mulligan.AttemptsExhausted}}
+	}
+	safe := ago(25 * time.Hour)
+	safe[0].NotStarted = true
+	began := &mulligan.Start{Delivery: "d", Address: "J:1", At: time.Now().Add(-25 * time.Hour)}
+	done := []mulligan.StepRecord{{Name: "charge", Result: mulligan.NewResult(nil, time.Now())}}
+	open1 := []mulligan.StepRecord{{Name: "charge", Begun: time.Now(), Run: "r"}}
+	for _, tt := range []struct {
+		name  string
+		rec   mulligan.Record
+		doubt string
+	}{
+		{"a keyed key that the downstream remembers", mulligan.Record{Effect: mulligan.Keyed, History: ago(23 * time.Hour)}, ""},
+		{"a keyed key that it may have forgotten", mulligan.Record{Effect: mulligan.Keyed, History: ago(25 * time.Hour)}, "forgotten"},
+		{"a keyed key that never reached it", mulligan.Record{Effect: mulligan.Keyed, History: safe}, ""},
+		{"a keyed job that crashed long ago", mulligan.Record{Effect: mulligan.Keyed, Starts: 1, Start: began}, "forgotten"},
+		{"a pure job, however old", mulligan.Record{Effect: mulligan.Pure, History: ago(600 * time.Hour)}, ""},
+		{"a once job that failed for good", mulligan.Record{Effect: mulligan.Once, History: ago(600 * time.Hour)}, ""},
+		{"a once job that began and has no end", mulligan.Record{Effect: mulligan.Once, Starts: 1, Start: began}, "its end is not known"},
+		{"a once job between two steps", mulligan.Record{Effect: mulligan.Once, Starts: 1, Start: began, Steps: done}, ""},
+		{"a once job within a step", mulligan.Record{Effect: mulligan.Once, Steps: open1}, "its step charge began"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := open(t, natstest.Server(t), mulligan.Topology{})
+			e := job("x", []byte("x"))
+			tt.rec.State, tt.rec.Reason = mulligan.Dead, mulligan.AttemptsExhausted
+			f.record(t, e, tt.rec)
+			f.letter(t, mulligan.Letter{Envelope: e, BuriedAt: time.Now()})
+			_, err := f.Replay(t.Context(), kind, "x")
+			if tt.doubt == "" && err != nil || tt.doubt != "" && (!errors.Is(err, mulligan.ErrInDoubt) || !strings.Contains(err.Error(), tt.doubt)) {
+				t.Errorf("replay: %v, want doubt: %q", err, tt.doubt)
+			}
+		})
+	}
+}
+
+func TestAKindSaysHowLongItsKeysAreRemembered(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	e := job("x", []byte("x"))
+	if _, err := (mulligan.Topology{}).Declare(t.Context(), f.JS, []mulligan.Kind{{Name: kind, Effect: mulligan.Keyed, KeyTTL: time.Hour}}); err != nil {
+		t.Fatal(err)
+	}
+	f.record(t, e, mulligan.Record{State: mulligan.Dead, Effect: mulligan.Keyed, History: []mulligan.Attempt{{Number: 1, Run: "r", At: time.Now().Add(-2 * time.Hour), ErrorType: "timeout"}}})
+	f.letter(t, mulligan.Letter{Envelope: e, BuriedAt: time.Now()})
+	if _, err := f.Replay(t.Context(), kind, "x"); !errors.Is(err, mulligan.ErrInDoubt) {
+		t.Errorf("replay two hours after the first call, with keys remembered for one: %v", err)
+	}
+}
+
+func TestAReplayThatIsRefusedLeavesTheKeyDead(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	e := job("x", []byte("x"))
+	f.bury(t, e, 4)
+	before := f.found(t, e)
+	// Another message of the key lies in the stream, as a plain client may put it there.
+	f.put(t, e.Moved(mulligan.Subject(f.Env.Topology.JobsRoot(), kind, "x")))
+	if _, err := f.Replay(t.Context(), kind, "x"); !errors.Is(err, scheduler.ErrQueued) {
+		t.Fatalf("replay: %v", err)
+	}
+	if r := f.found(t, e); r.State != mulligan.Dead || len(r.History) != len(before.History) {
+		t.Errorf("the record is %+v, want it as it was", r)
+	}
+	f.mustLetter(t, "x")
+}
+
+func TestASuccessOverALetterTakesItBack(t *testing.T) {
+	bubble(t, mulligan.Topology{}, func(t *testing.T, f *floor) {
+		e := job("x", []byte("x"))
+		f.bury(t, e, 4)
+		f.record(t, e, mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult([]byte("late"), time.Now())})
+		other := job("x", []byte("another payload"))
+		f.letter(t, mulligan.Letter{Envelope: other, Reason: mulligan.KeyConflict, BuriedAt: time.Now()})
+		f.spend(t, e, mulligan.Move{Reason: mulligan.InDoubt}) // how a worker says so
+		run(t, t.Context(), f.Scheduler, 5*time.Second)
+		if l, err := f.Letter(t.Context(), kind, "x"); err != nil || l.Reason != mulligan.KeyConflict {
+			t.Errorf("the letter left is %+v, %v; want that of the other payload only", l, err)
+		}
+		if c := f.Account(t); c.Dead != 1 || c.Held() != 0 {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+func TestAKeyIsBuriedOnceHoweverManyMessagesItHas(t *testing.T) {
+	bubble(t, mulligan.Topology{}, func(t *testing.T, f *floor) {
+		e := job("x", []byte("x"))
+		l := f.bury(t, e, 4)
+		for range 3 {
+			f.spend(t, e, mulligan.Move{Reason: mulligan.AttemptsExhausted})
+			run(t, t.Context(), f.Scheduler, 5*time.Second)
+		}
+		if got := f.mustLetter(t, "x"); got.Seq != l.Seq {
+			t.Errorf("its letter was written again, at %d; want %d", got.Seq, l.Seq)
+		}
+		if c := f.Account(t); c.Dead != 1 || c.Held() != 0 {
+			t.Errorf("%+v", c)
+		}
+	})
+}
