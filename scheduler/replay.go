@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,18 +39,17 @@ type Replayed struct {
 // an effect; then a person who knows resolves it. The letter stays. A replay
 // that was interrupted may be repeated.
 func (s *Scheduler) Replay(ctx context.Context, kind, id string) (Replayed, error) {
-	return s.sendBack(ctx, kind, id, false)
+	return s.sendBack(ctx, kind, id, reopening{})
 }
 
-// sendBack publishes a dead job again. notDone is the word of a person that its
-// effect did not happen.
-func (s *Scheduler) sendBack(ctx context.Context, kind, id string, notDone bool) (Replayed, error) {
+// sendBack publishes a dead job again.
+func (s *Scheduler) sendBack(ctx context.Context, kind, id string, r reopening) (Replayed, error) {
 	l, err := s.runnable(ctx, kind, id)
 	if err != nil {
 		return Replayed{}, err
 	}
-	r := reopening{letter: &l, notDone: notDone}
-	if !notDone {
+	r.letter = &l
+	if !r.resolved {
 		if r.keyTTL, err = s.keyTTL(ctx, kind); err != nil {
 			return Replayed{}, err
 		}
@@ -112,9 +112,13 @@ func (s *Scheduler) spent(ctx context.Context, l *mulligan.Letter) (bool, error)
 
 // reopening lets a dead key run again.
 type reopening struct {
-	letter  *mulligan.Letter
-	notDone bool          // a person says that the effect did not happen
-	keyTTL  time.Duration // for how long the downstream of a keyed kind remembers a key
+	letter *mulligan.Letter
+	keyTTL time.Duration // for how long the downstream of a keyed kind remembers a key
+	// resolved: a person says that the effect did not happen, apart from that of
+	// a step, whose result is given.
+	resolved   bool
+	step       string
+	stepResult *mulligan.Result
 
 	done   bool             // the key is done already
 	name   string           // so that the next one of the same letter is not taken for it
@@ -128,7 +132,7 @@ func (s *Scheduler) reopen(ctx context.Context, o *reopening) error {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
 	fresh, update := nuid.Next(), s.ledger.Update
-	if o.notDone {
+	if o.resolved {
 		update = s.ledger.Replace
 	}
 	var refused error
@@ -153,19 +157,25 @@ func (o *reopening) apply(r *mulligan.Record, fresh string, now time.Time) (refu
 		return fmt.Errorf("%w: the key belongs to another payload by now; publish it under a new ID", ErrNotReplayable), false
 	case r.State == mulligan.Live || r.State == mulligan.Parked:
 		return nil, false
-	case !o.notDone:
+	case o.step != "" && (r.Step(o.step) == nil || !r.Step(o.step).Open()):
+		return fmt.Errorf("%w: step %.60q was not begun, or is done", ErrNotReplayable, o.step), false
+	case !o.resolved:
 		if why := doubt(r, l, o.keyTTL, now); why != "" {
 			return fmt.Errorf("%w: %s; resolve it with --done or --not-done", mulligan.ErrInDoubt, why), false
 		}
 	}
 	before := *r
 	o.name, o.before = fresh, &before
+	if o.step != "" {
+		r.Steps = slices.Clone(r.Steps)
+		r.Step(o.step).Result = o.stepResult
+	}
 	*r = mulligan.Record{State: mulligan.Live, Effect: r.Effect, Payload: l.Fingerprint(), Steps: ended(r.Steps), History: r.History, Replay: fresh}
 	if r.History == nil {
 		r.History = l.History
 	}
 	entry := mulligan.Attempt{Number: before.Attempts, Run: fresh, At: now, Verb: mulligan.Replay, Reason: l.Reason, ErrorType: l.ErrorType, Error: l.Error}
-	if o.notDone {
+	if o.resolved {
 		entry.Verb = mulligan.Resolve
 	}
 	r.Note(entry)

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -36,7 +37,29 @@ func (s *Scheduler) ResolveDone(ctx context.Context, kind, id string, result []b
 // a person that its effect did not happen. Of its steps those whose result is
 // known are not repeated.
 func (s *Scheduler) ResolveNotDone(ctx context.Context, kind, id string) (Replayed, error) {
-	return s.sendBack(ctx, kind, id, true)
+	return s.sendBack(ctx, kind, id, reopening{resolved: true})
+}
+
+// A StepDone is the word of a person that the effect of a step did happen.
+type StepDone struct {
+	Name string
+	// Result is what [mulligan.Step] returns for it from now on, as JSON; the null
+	// of JSON if it is empty.
+	Result []byte
+}
+
+// ResolveStepDone sends a dead job back whose step began and has no known end, on
+// the word of a person that the step's effect did happen. The steps that are done
+// are not repeated, those behind it run.
+func (s *Scheduler) ResolveStepDone(ctx context.Context, kind, id string, step StepDone) (Replayed, error) {
+	if len(step.Result) == 0 {
+		step.Result = []byte("null")
+	}
+	if !json.Valid(step.Result) {
+		return Replayed{}, fmt.Errorf("resolve step %.60q of %s %.80q: its result is not JSON", step.Name, kind, id)
+	}
+	result := mulligan.NewResult(step.Result, time.Now()).Within(mulligan.DefaultMaxResult)
+	return s.sendBack(ctx, kind, id, reopening{resolved: true, step: step.Name, stepResult: result})
 }
 
 // settleDone writes done over every other end. A run that began before and is

@@ -48,6 +48,25 @@ func TestALetterInDoubtIsNotReplayedUntilAPersonDecides(t *testing.T) {
 	}
 }
 
+func TestAStepThatIsResolvedAsDoneIsNotRepeatedAndTheJobGoesOn(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	e := job("x", []byte("x"))
+	f.doubted(t, e)
+	for _, bad := range []scheduler.StepDone{{Name: "charge"}, {Name: "nosuch"}, {Name: "mail", Result: []byte("{")}} {
+		if _, err := f.ResolveStepDone(t.Context(), kind, "x", bad); err == nil {
+			t.Errorf("step %+v was resolved, want an error: it is not one without an end, or no JSON", bad)
+		}
+	}
+	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "mail", Result: []byte(`"m-1"`)}); err != nil {
+		t.Fatal(err)
+	}
+	f.noLetter(t, "x")
+	asPublished(t, f.queued(t, "x"), e)
+	if r := f.found(t, e); r.State != mulligan.Live || len(r.Steps) != 2 || string(r.Step("mail").Result.Data) != `"m-1"` || r.OpenStep() != nil {
+		t.Errorf("the record is %+v", r)
+	}
+}
+
 func TestAJobThatIsResolvedAsDoneIsDone(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		f := open(t, natstest.Server(t), mulligan.Topology{})

@@ -1,0 +1,278 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/consumer"
+	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/natstest"
+	"github.com/mulligan-queue/mulligan/scheduler"
+)
+
+// downlog is a downstream with a log of its own: what it did, by key. One that
+// honours keys answers a repeated key with its first answer and does nothing.
+type downlog struct {
+	honours bool
+
+	mu    sync.Mutex
+	did   map[string]int    // effects by key
+	keys  map[string]int    // calls by key
+	spoke map[string]string // answers by key
+}
+
+// do has the effect, unless the key is one it honours and knows.
+func (p *downlog) do(key string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keys[key]++
+	if answer, known := p.spoke[key]; known && p.honours {
+		return answer
+	}
+	p.did[key]++
+	p.spoke[key] = fmt.Sprintf("%s, the %d. time", key, p.did[key])
+	return p.spoke[key]
+}
+
+func (p *downlog) effects(key string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.did[key]
+}
+
+// deed is what a handler does: once, or in steps, with a mishap at its first
+// attempt.
+type deed struct {
+	effect mulligan.Effect
+	steps  []string // empty: the whole job is one effect
+	mishap string   // none, not started, timeout after the effect
+}
+
+func (d deed) String() string {
+	how := "in one go"
+	if len(d.steps) > 0 {
+		how = fmt.Sprintf("in %d steps", len(d.steps))
+	}
+	return fmt.Sprintf("%s, %s, %s", d.effect, how, d.mishap)
+}
+
+func deeds() (all []deed) {
+	for _, effect := range []mulligan.Effect{mulligan.Keyed, mulligan.Once} {
+		for _, steps := range [][]string{nil, {"charge", "mail"}} {
+			for _, mishap := range []string{"no mishap", "not started", "timeout after the effect"} {
+				all = append(all, deed{effect, steps, mishap})
+			}
+		}
+	}
+	return all
+}
+
+// parts are the keys under which the downstream sees the job's effects.
+func (d deed) parts(job *mulligan.Job) (keys []string) {
+	if len(d.steps) == 0 {
+		return []string{job.Key()}
+	}
+	for _, s := range d.steps {
+		keys = append(keys, job.StepKey(s))
+	}
+	return keys
+}
+
+// scene is where deeds are done: one server for all of them.
+type scene struct {
+	*natstest.Env
+	deed deed
+	kind mulligan.Kind
+	pub  *mulligan.Publisher
+	down *downlog
+}
+
+func TestACrashAtEveryPointLeavesAtMostOneEffectPerKey(t *testing.T) {
+	for _, d := range deeds() {
+		t.Run(d.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := natstest.InBubble(t)
+				e.Provision(t, mulligan.Topology{})
+				kind := mulligan.Kind{Name: "deed." + string(d.effect), Effect: d.effect, Policy: mulligan.Policy{Total: time.Minute}}
+				s := &scene{Env: e, deed: d, kind: kind, pub: &mulligan.Publisher{Conn: e.Conn, Kinds: []mulligan.Kind{kind}},
+					down: &downlog{honours: d.effect == mulligan.Keyed, did: map[string]int{}, keys: map[string]int{}, spoke: map[string]string{}}}
+				var points []string
+				s.play(t, "whole", func(p string) bool { points = append(points, p); return false })
+				doubts := 0
+				for i := range points {
+					n := 0
+					if s.play(t, fmt.Sprintf("crash-%d", i), func(string) bool { n++; return n == i+1 }) {
+						doubts++
+					}
+				}
+				if d.effect == mulligan.Keyed && doubts > 0 {
+					t.Errorf("%d keyed jobs ended in doubt", doubts)
+				}
+				t.Logf("%d points, %d ended in doubt: %v", len(points), doubts, slices.Compact(slices.Sorted(slices.Values(points))))
+			})
+		})
+	}
+}
+
+// play lets one job live until it is done, with a person who resolves it should
+// it end in doubt, and reports whether it did. crash is asked at every point
+// whether the process that passes it ends there; another takes its place.
+func (s *scene) play(t *testing.T, id string, crash func(point string) bool) (doubt bool) {
+	t.Helper()
+	var mu sync.Mutex
+	resolved := false // by a person: from then on it lives a life that other deeds tell
+	hooked := func(ctx context.Context, die context.CancelFunc) context.Context {
+		return call.With(ctx, func(p string) {
+			mu.Lock()
+			end := !resolved && crash(p)
+			mu.Unlock()
+			if end {
+				die()
+				runtime.Goexit()
+			}
+		})
+	}
+	job := mulligan.Job{Kind: s.kind.Name, ID: id, Payload: []byte("payload of " + id)}
+	if _, err := s.pub.Publish(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	s.Accept(job.Kind, job.ID)
+	s.during(t, hooked, func() {
+		st := s.ended(t, job)
+		for range 3 {
+			if st.State == mulligan.StatusDone {
+				break
+			}
+			if doubt = true; s.deed.effect != mulligan.Once || st.State != mulligan.StatusDead || st.Record.Reason != mulligan.InDoubt {
+				t.Fatalf("job %s is %s: %+v", id, st.State, st.Record)
+			}
+			mu.Lock()
+			resolved = true
+			mu.Unlock()
+			s.resolve(t, job, st.Record)
+			st = s.ended(t, job)
+		}
+		s.check(t, job, st)
+	})
+	return doubt
+}
+
+// check compares what the record says with the downstream's own log.
+func (s *scene) check(t *testing.T, job mulligan.Job, st mulligan.Status) {
+	t.Helper()
+	if st.State != mulligan.StatusDone {
+		t.Fatalf("job %s is %s: %+v", job.ID, st.State, st.Record)
+	}
+	for _, key := range s.deed.parts(&job) {
+		if n := s.down.effects(key); n != 1 {
+			t.Errorf("job %s: %d effects under %s, want 1; record %+v", job.ID, n, key, st.Record)
+		}
+	}
+	if c := s.Account(t); c.Held() != 0 || c.Dead != 0 {
+		t.Errorf("job %s is done and left %+v", job.ID, c)
+	}
+}
+
+// resolve is a person who has looked into the downstream's log.
+func (s *scene) resolve(t *testing.T, job mulligan.Job, r *mulligan.Record) {
+	t.Helper()
+	sched := &scheduler.Scheduler{Conn: s.Conn}
+	if _, err := sched.Replay(t.Context(), job.Kind, job.ID); !errors.Is(err, mulligan.ErrInDoubt) {
+		t.Fatalf("a letter in doubt was replayed: %v", err)
+	}
+	var err error
+	step := r.OpenStep()
+	switch {
+	case step != nil && s.down.effects(job.StepKey(step.Name)) > 0:
+		_, err = sched.ResolveStepDone(t.Context(), job.Kind, job.ID, scheduler.StepDone{Name: step.Name, Result: []byte(`"by hand"`)})
+	case step == nil && len(s.deed.steps) == 0 && s.down.effects(job.Key()) > 0:
+		err = sched.ResolveDone(t.Context(), job.Kind, job.ID, []byte("by hand"))
+	default:
+		_, err = sched.ResolveNotDone(t.Context(), job.Kind, job.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// during runs a worker and a scheduler, and starts each again when it has
+// crashed, until do returns.
+func (s *scene) during(t *testing.T, hooked hooking, do func()) {
+	t.Helper()
+	ctx, end := context.WithCancel(t.Context())
+	var procs sync.WaitGroup
+	for _, run := range []func(context.Context) error{
+		func(ctx context.Context) error { return s.worker(ctx).Run(ctx) },
+		func(ctx context.Context) error { return (&scheduler.Scheduler{Conn: s.Conn}).Run(ctx) },
+	} {
+		procs.Go(func() {
+			for ctx.Err() == nil {
+				life, die := context.WithCancel(ctx)
+				if err := run(hooked(life, die)); err != nil {
+					t.Error(err)
+				}
+				die()
+			}
+		})
+	}
+	do()
+	end()
+	procs.Wait()
+}
+
+func (s *scene) worker(process context.Context) *consumer.Worker {
+	w := &consumer.Worker{Conn: s.Conn, Concurrency: 4}
+	w.Handle(s.kind, mulligan.HandlerFunc(func(ctx context.Context, job *mulligan.Job) ([]byte, error) {
+		if len(s.deed.steps) == 0 {
+			answer, err := s.once(process, job, job.Key())
+			return []byte(answer), err
+		}
+		for _, name := range s.deed.steps {
+			if _, err := mulligan.Step(ctx, job, name, func(context.Context) (string, error) { return s.once(process, job, job.StepKey(name)) }); err != nil {
+				return nil, err
+			}
+		}
+		return []byte("all done"), nil
+	}))
+	return w
+}
+
+// once has the effect behind one key, with the deed's mishap at the first attempt.
+func (s *scene) once(process context.Context, job *mulligan.Job, key string) (string, error) {
+	return call.Do(process, "effect", func() (string, error) {
+		if job.Attempt == 1 && s.deed.mishap == "not started" {
+			return "", mulligan.NotStarted(errors.New("refused"))
+		}
+		answer := s.down.do(key)
+		if job.Attempt == 1 && s.deed.mishap == "timeout after the effect" {
+			return "", mulligan.Typed("timeout", context.DeadlineExceeded)
+		}
+		return answer, nil
+	})
+}
+
+// ended waits until no message of the job is left.
+func (s *scene) ended(t *testing.T, job mulligan.Job) mulligan.Status {
+	t.Helper()
+	for wait := time.Second; wait < time.Hour; wait = wait * 5 / 4 {
+		time.Sleep(wait)
+		if s.Account(t).Held() > 0 {
+			continue
+		}
+		st, err := s.pub.Status(t.Context(), job.Kind, job.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	t.Fatalf("job %s does not end: %+v", job.ID, s.Account(t))
+	return mulligan.Status{}
+}
