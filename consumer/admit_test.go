@@ -172,7 +172,7 @@ func TestSucceed(t *testing.T) {
 			if store != tt.store {
 				t.Errorf("store %v, want %v", store, tt.store)
 			}
-			if want := map[bool]verb{false: ack, true: spend}[tt.rec.State == mulligan.Dead]; v.verb != want {
+			if want := map[bool]verb{false: ack, true: settle}[tt.rec.State == mulligan.Dead]; v.verb != want {
 				t.Errorf("%s, want %s: a scheduler takes the letter back", v.verb, want)
 			}
 			if tt.store && (r.State != mulligan.Done || string(r.Result.Data) != "result" || r.Move != nil) {

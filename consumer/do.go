@@ -172,9 +172,10 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 		if r.Noted(e.run) != nil {
 			return false // stored before; the answer was lost
 		}
-		last = r.Last().ErrorType
-		e.facts = d.facts
-		v, first = succeed(r, e, result)
+		e.facts, last = d.facts, ""
+		if v, first = succeed(r, e, result); first && len(r.History) > 1 {
+			last = r.History[len(r.History)-2].ErrorType
+		}
 		attempts = r.Attempts
 		return first
 	})

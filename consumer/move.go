@@ -34,7 +34,10 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 	case wait:
 		w.move(ctx, d, v, w.parked(d, "wait:", v.due))
 	case spend:
-		w.move(ctx, d, v, w.spent(d, v))
+		w.move(ctx, d, v, w.spent(d, v, "spend:"))
+	case settle:
+		// Another id: the message may have been spent before, as in doubt.
+		w.move(ctx, d, v, w.spent(d, v, "settle:"))
 	}
 }
 
@@ -66,10 +69,10 @@ func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
 }
 
 // spent is the message that hands the job to the schedulers.
-func (w *Worker) spent(d *delivery, v verdict) successor {
+func (w *Worker) spent(d *delivery, v verdict, move string) successor {
 	subject := mulligan.Subject(w.Topology.SpentRoot(), d.env.Kind, mulligan.SafeToken(d.env.Token))
 	m := mulligan.Move{Verb: mulligan.Spend, Reason: v.reason, ErrorType: v.errType, Error: v.errText}
-	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID("spend:" + mulligan.MoveID(d.address, d.stored))}}
+	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + mulligan.MoveID(d.address, d.stored))}}
 }
 
 // move stores the successor, then acknowledges the origin for certain. While

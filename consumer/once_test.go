@@ -136,7 +136,7 @@ func TestALateEndOfAOnceJob(t *testing.T) {
 	t.Run("over a letter it has the scheduler take that back", func(t *testing.T) {
 		r := doubted(t)
 		r.State = mulligan.Dead
-		if v, _ := succeed(&r, late, []byte("sent")); v.verb != spend || v.reason != mulligan.InDoubt || r.State != mulligan.Done {
+		if v, _ := succeed(&r, late, []byte("sent")); v.verb != settle || v.reason != mulligan.InDoubt || r.State != mulligan.Done {
 			t.Errorf("%+v, record %+v", v, r)
 		}
 	})

@@ -103,6 +103,7 @@ func succeed(r *mulligan.Record, e ending, result []byte) (v verdict, store bool
 	}
 	if r.State == mulligan.Dead {
 		v = ended(r)
+		v.verb = settle
 	}
 	begin(r, e.facts)
 	r.Attempts = max(r.Attempts, e.ends(r))
