@@ -1,0 +1,360 @@
+package consumer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/consumer"
+	"github.com/mulligan-queue/mulligan/scheduler"
+)
+
+var once = mulligan.Kind{Name: "smtp.send", Effect: mulligan.Once}
+
+func TestAStepThatIsDoneIsNotRepeated(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		var charged, mailed atomic.Int32
+		stop := f.work(t, &consumer.Worker{}, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			receipt, err := mulligan.Step(ctx, j, "charge", func(context.Context) (int32, error) { return 41 + charged.Add(1), nil })
+			if err != nil {
+				return nil, err
+			}
+			_, err = mulligan.Step(ctx, j, "mail", func(context.Context) (struct{}, error) {
+				if mailed.Add(1) < 3 {
+					return struct{}{}, errFlaky
+				}
+				return struct{}{}, nil
+			})
+			return fmt.Appendf(nil, "charged as %d under %s", receipt, j.StepKey("charge")), err
+		})
+		f.publish(t, mulligan.Job{ID: "order-1"})
+		time.Sleep(time.Minute)
+		stop()
+		st := f.state(t, "order-1")
+		if st.State != mulligan.StatusDone || st.Record.Attempts != 3 || charged.Load() != 1 || mailed.Load() != 3 {
+			t.Fatalf("charged %d times, mailed %d times, %s: %+v", charged.Load(), mailed.Load(), st.State, st.Record)
+		}
+		if got, want := string(st.Record.Result.Data), "charged as 42 under email.send/order-1/charge"; got != want {
+			t.Errorf("the third attempt returned %q, want what the first was told: %q", got, want)
+		}
+	})
+}
+
+func TestAResultOfAStepThatIsTooLargeIsNotWorthASecondEffect(t *testing.T) {
+	kind := keyed
+	kind.MaxResult = 1000
+	bubble(t, kind, func(t *testing.T, f *floor) {
+		var charged atomic.Int32
+		stop := f.work(t, &consumer.Worker{}, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			if _, err := mulligan.Step(ctx, j, "small", func(context.Context) (string, error) { return strings.Repeat("x", 600), nil }); err != nil {
+				return nil, err
+			}
+			page, err := mulligan.Step(ctx, j, "charge", func(context.Context) (string, error) {
+				charged.Add(1)
+				return strings.Repeat("y", 600), nil
+			})
+			if err == nil && len(page) == 600 {
+				err = errFlaky // the step gave its result; the job fails behind it
+			}
+			return nil, err
+		})
+		f.publish(t, mulligan.Job{ID: "order-1"})
+		time.Sleep(time.Minute)
+		stop()
+		st := f.state(t, "order-1")
+		if charged.Load() != 1 || st.State != mulligan.StatusDead || st.Record.Reason != mulligan.PermanentFailure || st.Record.Last().ErrorType != "not_kept" {
+			t.Errorf("charged %d times, %s: %+v", charged.Load(), st.State, st.Record)
+		}
+	})
+}
+
+func TestAStepOfAPureJobIsAnErrorThatSaysSo(t *testing.T) {
+	bubble(t, mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			_, err := mulligan.Step(ctx, j, "charge", func(context.Context) (int, error) { return 0, nil })
+			return nil, err
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(10 * time.Second)
+		stop()
+		if st := f.state(t, "x"); st.Record == nil || st.Record.Reason != mulligan.PermanentFailure || !strings.Contains(st.Record.Last().Error, "only keyed and once kinds have steps") {
+			t.Errorf("%s: %+v", st.State, st.Record)
+		}
+	})
+}
+
+func TestAOnceJobIsTriedAgainOnlyWhenItsEffectCertainlyDidNotHappen(t *testing.T) {
+	bubble(t, once, func(t *testing.T, f *floor) {
+		fate := map[string]error{"not-started": mulligan.NotStarted(errFlaky), "timeout": context.DeadlineExceeded, "flaky": errFlaky}
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			if j.Attempt > 1 {
+				return []byte("sent"), nil
+			}
+			return nil, fate[j.ID]
+		})
+		for id := range fate {
+			f.publish(t, mulligan.Job{ID: id})
+		}
+		time.Sleep(time.Minute)
+		stop()
+		for id := range fate {
+			state, runs := mulligan.StatusDead, 1
+			if id == "not-started" {
+				state, runs = mulligan.StatusDone, 2
+			}
+			if st := f.state(t, id); st.State != state || len(f.log.of(id)) != runs || state == mulligan.StatusDead && st.Record.Reason != mulligan.InDoubt {
+				t.Errorf("%s ran %d times and is %s: %+v", id, len(f.log.of(id)), st.State, st.Record)
+			}
+		}
+	})
+}
+
+func TestAJobWithoutAnIDWhoseEffectNeedsOneIsTriedOnce(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		// This publisher was built when the kind was pure, and knows no other.
+		stale := &mulligan.Publisher{Conn: f.Conn, Kinds: []mulligan.Kind{{Name: keyed.Name, Effect: mulligan.Pure}}}
+		receipt, err := stale.Publish(t.Context(), mulligan.Job{Kind: keyed.Name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			return nil, errFlaky
+		})
+		time.Sleep(time.Minute)
+		if st := f.state(t, receipt.ID); len(f.log.of(receipt.ID)) != 1 || st.State != mulligan.StatusDead || st.Record.Reason != mulligan.NoKey {
+			t.Errorf("it ran %d times and is %s: %+v", len(f.log.of(receipt.ID)), st.State, st.Record)
+		}
+		// By now the worker has declared what the kind is.
+		if _, err := stale.Publish(t.Context(), mulligan.Job{Kind: keyed.Name}); !errors.Is(err, mulligan.ErrNoKey) {
+			t.Errorf("publishing another: %v, want it refused", err)
+		}
+		stop()
+	})
+}
+
+func TestAPureKindMayKeepItsResults(t *testing.T) {
+	kind := mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure, KeepResults: true}
+	bubble(t, kind, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			return fmt.Appendf(nil, "run %d", f.log.note(j.ID)), nil
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(time.Second)
+		r, err := f.pub.Result(t.Context(), kind.Name, "x")
+		if err != nil || string(r.Data) != "run 1" {
+			t.Fatalf("result %+v, %v", r, err)
+		}
+		receipt, err := f.pub.Publish(t.Context(), mulligan.Job{Kind: kind.Name, ID: "x"})
+		if err != nil || receipt.State != mulligan.Done || string(receipt.Result.Data) != "run 1" {
+			t.Errorf("publishing it again: %+v, %v; want its result", receipt, err)
+		}
+		stop()
+	})
+}
+
+func TestAResultThatIsTooLargeIsNotWorthASecondEffect(t *testing.T) {
+	kind := keyed
+	kind.MaxResult = 100
+	bubble(t, kind, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			return make([]byte, 101), nil
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(time.Minute)
+		stop()
+		r, err := f.pub.Result(t.Context(), kind.Name, "x")
+		if err != nil || !r.TooLarge || r.Size != 101 || r.Fingerprint != mulligan.FingerprintOf(make([]byte, 101)) || len(f.log.of("x")) != 1 {
+			t.Errorf("it ran %d times, its result is %+v, %v", len(f.log.of("x")), r, err)
+		}
+	})
+}
+
+func TestAMaxResultThatNoRecordTakesIsRefusedAtTheStart(t *testing.T) {
+	kind := keyed
+	kind.MaxResult = 8 << 20
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		w := &consumer.Worker{Conn: f.Conn}
+		w.Handle(kind, mulligan.HandlerFunc(func(context.Context, *mulligan.Job) ([]byte, error) { return nil, nil }))
+		if err := w.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "lower it, or raise the server's max_payload") {
+			t.Errorf("Run: %v", err)
+		}
+		time.Sleep(time.Second) // for the scheduler to begin
+	})
+}
+
+func TestTheRecordNamesWhatAHandlerChanged(t *testing.T) {
+	bubble(t, mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			if f.log.note(j.ID); j.Attempt == 1 {
+				return nil, mulligan.Changed([]byte(`{"model":"large","max":9}`), mulligan.Unusable(errFlaky))
+			}
+			return nil, mulligan.Unusable(errors.New(string(j.Payload)))
+		})
+		payload := []byte(`{"model":"small","max":9}`)
+		f.publish(t, mulligan.Job{ID: "x", Payload: payload})
+		time.Sleep(time.Minute)
+		stop()
+		st := f.state(t, "x")
+		if st.Record == nil || st.Record.Reason != mulligan.NoChange || string(st.Record.History[0].Change) != `{"model":"large"}` {
+			t.Fatalf("%s: %+v", st.State, st.Record)
+		}
+		l, err := (&scheduler.Scheduler{Conn: f.Conn}).Letter(t.Context(), "llm.complete", "x")
+		if err != nil || string(l.Payload) != string(payload) || string(l.History[0].Change) != `{"model":"large"}` {
+			t.Errorf("the letter has %s and %+v, %v; want the payload as published", l.Payload, l.History, err)
+		}
+	})
+}
+
+func TestAnEmptyChangedPayloadIsTried(t *testing.T) {
+	bubble(t, mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}, func(t *testing.T, f *floor) {
+		var got atomic.Value
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			if j.Attempt == 1 {
+				return nil, mulligan.Changed([]byte{}, errFlaky)
+			}
+			got.Store(string(j.Payload))
+			return nil, nil
+		})
+		f.publish(t, mulligan.Job{ID: "x", Payload: []byte("published")})
+		time.Sleep(time.Minute)
+		stop()
+		if got.Load() != "" {
+			t.Errorf("the second attempt was given %q, want the empty payload that was asked for", got.Load())
+		}
+	})
+}
+
+func TestAJobForLaterPublishedAgainRunsOnce(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			return nil, nil
+		})
+		at := time.Now().Add(time.Hour)
+		for range 3 { // further apart than the server remembers an ID
+			f.publish(t, mulligan.Job{ID: "x", NotBefore: at})
+			time.Sleep(5 * time.Minute)
+		}
+		time.Sleep(2 * time.Hour)
+		stop()
+		if runs := f.log.of("x"); len(runs) != 1 || runs[0].Before(at) {
+			t.Errorf("it ran at %v, want once and not before %v", runs, at)
+		}
+		if c := f.Account(t); c.Held() != 0 {
+			t.Errorf("%+v is left", c)
+		}
+	})
+}
+
+func TestAJobPublishedAgainWhileItsRetriesWaitIsNeverBeforeAHint(t *testing.T) {
+	kind := keyed
+	kind.Policy = mulligan.Policy{Attempts: 6, Total: 2 * time.Hour, Timeout: 5 * time.Second}
+	bubble(t, kind, func(t *testing.T, f *floor) {
+		const hint = 5 * time.Minute
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			return nil, mulligan.After(hint, errFlaky)
+		})
+		for range 3 {
+			f.publish(t, mulligan.Job{ID: "x"})
+			time.Sleep(3 * time.Minute)
+		}
+		time.Sleep(3 * time.Hour)
+		stop()
+		runs := f.log.of("x")
+		if len(runs) != 6 {
+			t.Errorf("it ran %d times, want 6", len(runs))
+		}
+		for i := 1; i < len(runs); i++ {
+			if gap := runs[i].Sub(runs[i-1]); gap < hint {
+				t.Errorf("run %d came %v after the one before, the hint was %v", i+1, gap, hint)
+			}
+		}
+		if st := f.state(t, "x"); st.State != mulligan.StatusDead || st.Record.Reason != mulligan.AttemptsExhausted {
+			t.Errorf("%s: %+v", st.State, st.Record)
+		}
+	})
+}
+
+func TestAHugeErrorIsCutAndRecorded(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			return nil, mulligan.Permanent(errors.New(strings.Repeat("<", 2<<20)))
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(time.Minute)
+		stop()
+		if st := f.state(t, "x"); len(f.log.of("x")) != 1 || st.Record == nil || st.Record.Reason != mulligan.PermanentFailure || st.Record.Attempts != 1 {
+			t.Errorf("it ran %d times: %s, %+v", len(f.log.of("x")), st.State, st.Record)
+		}
+	})
+}
+
+func TestAHandlerThatEndsItsGoroutineDoesNotEndTheWorker(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{Concurrency: 1}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			if f.log.note(j.ID); j.ID == "bad" {
+				runtime.Goexit()
+			}
+			return nil, nil
+		})
+		f.publish(t, mulligan.Job{ID: "bad"})
+		time.Sleep(time.Second)
+		f.publish(t, mulligan.Job{ID: "good"})
+		time.Sleep(5 * time.Minute)
+		stop()
+		if st := f.state(t, "good"); st.State != mulligan.StatusDone {
+			t.Errorf("the job behind it is %s", st.State)
+		}
+		if st := f.state(t, "bad"); st.State != mulligan.StatusDead || st.Record.Reason != mulligan.Crashed || len(f.log.of("bad")) != 3 {
+			t.Errorf("after %d runs it is %s: %+v", len(f.log.of("bad")), st.State, st.Record)
+		}
+	})
+}
+
+func TestWaitingForAResult(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			if time.Sleep(3 * time.Second); j.ID == "refused" {
+				return nil, mulligan.Permanent(errFlaky)
+			}
+			return []byte("sent"), nil
+		})
+		f.publish(t, mulligan.Job{ID: "fine"}, mulligan.Job{ID: "refused"})
+		if _, err := f.pub.Result(t.Context(), keyed.Name, "fine"); !errors.Is(err, mulligan.ErrNotDone) {
+			t.Errorf("at once: %v", err)
+		}
+		early, cancel := context.WithTimeout(t.Context(), time.Second)
+		if st, err := f.pub.Wait(early, keyed.Name, "fine"); !errors.Is(err, context.DeadlineExceeded) || st.State != mulligan.StatusRunning {
+			t.Errorf("after a second it is %s, %v", st.State, err)
+		}
+		cancel()
+		began := time.Now()
+		st, err := f.pub.Wait(t.Context(), keyed.Name, "fine")
+		if r, rerr := st.Result(); err != nil || rerr != nil || string(r.Data) != "sent" {
+			t.Errorf("%s, %v, %v", st.State, err, rerr)
+		}
+		if late := time.Since(began) - 2*time.Second; late > 100*time.Millisecond {
+			t.Errorf("it was told %v late", late)
+		}
+		st, err = f.pub.Wait(t.Context(), keyed.Name, "refused")
+		if _, rerr := st.Result(); err != nil || !errors.Is(rerr, mulligan.ErrDead) || !strings.Contains(rerr.Error(), "permanent") {
+			t.Errorf("%s, %v, %v", st.State, err, rerr)
+		}
+		st, err = f.pub.Wait(t.Context(), keyed.Name, "never")
+		if _, rerr := st.Result(); err != nil || !errors.Is(rerr, mulligan.ErrNotFound) {
+			t.Errorf("a job that was never published is %s, %v, %v", st.State, err, rerr)
+		}
+		stop()
+	})
+}
