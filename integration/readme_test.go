@@ -21,40 +21,48 @@ import (
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 )
 
-// block is the README's block of code in a language.
-func block(t *testing.T, language string) string {
+// blocks are the README's blocks of code in a language.
+func blocks(t *testing.T, language string, want int) []string {
 	t.Helper()
 	var found []string
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(string(read(t, "README.md")), -1) {
 		found = append(found, m[1])
 	}
-	if len(found) != 1 {
-		t.Fatalf("the README has %d blocks of %s, want 1", len(found), language)
+	if len(found) != want {
+		t.Fatalf("the README has %d blocks of %s, want %d", len(found), language, want)
 	}
-	return found[0]
+	return found
 }
 
-func TestReadmesFirstJobRuns(t *testing.T) {
-	t.Parallel()
-	source := block(t, "go")
-	if n := strings.Count(source, "\n"); n > 30 {
-		t.Errorf("the first job has %d lines, want at most 30", n)
-	}
+// compile builds a program whose source is in the README.
+func compile(t *testing.T, source string) (path string) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "first"), filepath.Join(dir, "main.go"))
+	path = filepath.Join(dir, "program")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, filepath.Join(dir, "main.go"))
 	build.Dir = repository(t)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	return path
+}
+
+func TestReadmesFirstJobRuns(t *testing.T) {
+	t.Parallel()
+	source := blocks(t, "go", 2)[0]
+	if n := strings.Count(source, "\n"); n > 30 {
+		t.Errorf("the first job has %d lines, want at most 30", n)
+	}
+	path := compile(t, source)
 	env := natstest.Server(t)
 	env.Provision(t, mulligan.Topology{})
 	done := make(chan mulligan.Record, 1)
 	watch(t, env, "invoice.send.42", func(r mulligan.Record) bool { return r.State == mulligan.Done }, done)
 
-	first := exec.CommandContext(t.Context(), filepath.Join(dir, "first"))
+	first := exec.CommandContext(t.Context(), path)
 	first.Env = append(environ(), "NATS_URL="+env.URL)
 	var out bytes.Buffer
 	first.Stdout, first.Stderr = &out, &out
@@ -74,6 +82,22 @@ func TestReadmesFirstJobRuns(t *testing.T) {
 	}
 	if err := first.Wait(); err != nil {
 		t.Errorf("the first job's program: %v\n%s", err, &out)
+	}
+}
+
+func TestReadmesOneMailPerOrder(t *testing.T) {
+	t.Parallel()
+	env := natstest.Server(t)
+	env.Provision(t, mulligan.Topology{})
+	c := exec.CommandContext(t.Context(), compile(t, blocks(t, "go", 2)[1]))
+	c.Env = append(environ(), "NATS_URL="+env.URL)
+	out, err := c.CombinedOutput()
+	want := "order-7 is done at attempt 2; charged 1 times, mailed 1 times"
+	if err != nil || strings.TrimSpace(string(out)) != want {
+		t.Errorf("it says %q, %v; want %q", out, err, want)
+	}
+	if !strings.Contains(string(read(t, "README.md")), want) {
+		t.Errorf("the README does not say that it says %q", want)
 	}
 }
 
@@ -105,7 +129,7 @@ func watch(t *testing.T, env *natstest.Env, key string, wanted func(mulligan.Rec
 
 func TestReadmesConfigFileIsRead(t *testing.T) {
 	t.Parallel()
-	f, err := configfile.Parse([]byte(block(t, "yaml")))
+	f, err := configfile.Parse([]byte(blocks(t, "yaml", 1)[0]))
 	if err != nil || len(f.Kinds) != 1 || len(f.Targets) != 1 {
 		t.Errorf("got %d kinds, %d targets and %v", len(f.Kinds), len(f.Targets), err)
 	}
