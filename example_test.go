@@ -260,3 +260,74 @@ func ExamplePublisher_Status() {
 	// order-7 queued <nil>
 	// order-8 unknown <nil>
 }
+
+func ExamplePublisher_Result() {
+	p, stop := started()
+	defer stop()
+
+	if _, err := p.Publish(context.Background(), mulligan.Job{Kind: "email.send", ID: "order-7"}); err != nil {
+		log.Fatal(err)
+	}
+	_, err := p.Result(context.Background(), "email.send", "order-7") // no worker runs here
+	fmt.Println(errors.Is(err, mulligan.ErrNotDone), err)
+	// Output: true mulligan: not done yet: email.send "order-7" is queued
+}
+
+func ExamplePublisher_Wait() {
+	p, stop := started()
+	defer stop()
+
+	if _, err := p.Publish(context.Background(), mulligan.Job{Kind: "email.send", ID: "order-7"}); err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	status, err := p.Wait(ctx, "email.send", "order-7") // no worker runs here
+	fmt.Println(status.State, err)
+	// Output: queued context deadline exceeded
+}
+
+func ExampleTopology_WatchKinds() {
+	env, stop := natstest.Start()
+	defer stop()
+	ctx := context.Background()
+	var topology mulligan.Topology
+	if err := topology.Ensure(ctx, env.JS); err != nil {
+		log.Fatal(err)
+	}
+	learned := make(chan string, 1)
+	unwatch, err := topology.WatchKinds(ctx, env.JS, func(name string, k *mulligan.Kind, _ error) { learned <- name + " is " + string(k.Effect) })
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer unwatch()
+	if _, err := topology.Declare(ctx, env.JS, []mulligan.Kind{{Name: "email.send", Effect: mulligan.Keyed}}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(<-learned)
+	// Output: email.send is keyed
+}
+
+func ExampleJob_StepKey() {
+	job := mulligan.Job{Kind: "order.confirm", ID: "order 7"}
+	fmt.Println(job.StepKey("charge"))
+	// Output: order.confirm/=b3JkZXIgNw/charge
+}
+
+func ExampleStep() {
+	confirm := mulligan.JSON(func(ctx context.Context, job *mulligan.Job, order struct{ To string }) (string, error) {
+		// Done once, however often the job is tried.
+		receipt, err := mulligan.Step(ctx, job, "charge", func(ctx context.Context) (string, error) {
+			return "charged under " + job.StepKey("charge"), nil // the key goes to the downstream
+		})
+		if err != nil {
+			return "", err
+		}
+		_, err = mulligan.Step(ctx, job, "mail", func(ctx context.Context) (string, error) { return "sent to " + order.To, nil })
+		return receipt, err
+	})
+	// Without a worker nothing keeps what became of a step.
+	_, err := confirm.Handle(context.Background(), &mulligan.Job{Kind: "order.confirm", ID: "7", Payload: []byte(`{}`)})
+	fmt.Println(err)
+	// Output: step "charge": kind order.confirm is pure, or the job was not given by a worker: only keyed and once kinds have steps
+}

@@ -22,6 +22,9 @@ type Rehearsal struct {
 	Result    []byte
 	Err       error
 	ErrorType string
+	// Steps has the steps of a keyed or once job. Set it as the next attempt's
+	// [mulligan.Job.Steps], so that what is done is not repeated.
+	Steps mulligan.Steps
 }
 
 // Rehearse runs a handler on a job and judges the outcome by the rules that a
@@ -41,13 +44,17 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 		}
 	}
 	job.Kind, job.Attempt, job.AttemptsMax = k.Name, max(job.Attempt, 1), k.Policy.Attempts
-	r := &mulligan.Record{Payload: mulligan.FingerprintOf(job.Payload)}
-	if k.Effect != mulligan.Pure {
-		job.Steps = rehearsed(r, k)
+	kept, _ := job.Steps.(*rehearsed) // of an earlier attempt
+	if kept == nil {
+		kept = rehearse(k)
+	}
+	kept.rec.Payload = mulligan.FingerprintOf(job.Payload)
+	if job.Steps = nil; k.Effect != mulligan.Pure {
+		job.Steps = kept
 	}
 	started := time.Now()
 	result, err := new(Worker).call(ctx, h, &job, k.Policy.Timeout)
 	e := ending{facts: facts{effect: k.Effect}, took: time.Since(started)}
-	v := judge(k.Policy, e.attempt(r, job.Attempt), err, chance{u: 0.5, v: 0.5})
-	return Rehearsal{Verb: string(v.verb), Reason: v.reason, Delay: v.delay, Changed: v.changed, Result: result, Err: err, ErrorType: v.errType}, nil
+	v := judge(k.Policy, e.attempt(&kept.rec, job.Attempt), err, chance{u: 0.5, v: 0.5})
+	return Rehearsal{Verb: string(v.verb), Reason: v.reason, Delay: v.delay, Changed: v.changed, Result: result, Err: err, ErrorType: v.errType, Steps: job.Steps}, nil
 }

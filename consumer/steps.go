@@ -109,15 +109,22 @@ func (w *Worker) steps(d *delivery, limit int) *steps {
 	}}
 }
 
-// rehearsed steps are kept in r only.
-func rehearsed(r *mulligan.Record, k mulligan.Kind) *steps {
-	var mu sync.Mutex
-	return &steps{effect: k.Effect, limit: k.MaxResult, update: func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {
-		mu.Lock()
-		defer mu.Unlock()
-		apply(r)
+// rehearsed steps are kept in a record of their own, in memory.
+type rehearsed struct {
+	steps
+	mu  sync.Mutex
+	rec mulligan.Record
+}
+
+func rehearse(k mulligan.Kind) *rehearsed {
+	r := &rehearsed{}
+	r.steps = steps{effect: k.Effect, limit: k.MaxResult, update: func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		apply(&r.rec)
 		return nil
 	}}
+	return r
 }
 
 // step returns the named step of the record, made if it is not there.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/consumer"
+	"github.com/mulligan-queue/mulligan/dedupe"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 	"github.com/mulligan-queue/mulligan/scheduler"
 )
@@ -80,6 +82,65 @@ func report(err error) string {
 		return ""
 	}
 	return err.Error() + "\n"
+}
+
+// doubted is a scheduler and a dead once job of which nobody knows whether its
+// mail went out.
+func doubted() (sched *scheduler.Scheduler, stop func()) {
+	env, stop := natstest.Start()
+	ctx := context.Background()
+	sched = &scheduler.Scheduler{Conn: env.Conn}
+	if err := sched.Topology.Ensure(ctx, env.JS); err != nil {
+		log.Fatal(err)
+	}
+	e := job("order-42", []byte("Shipped"))
+	letter := mulligan.Letter{Envelope: e, Reason: mulligan.InDoubt, Attempts: 1}
+	if _, err := env.JS.PublishMsg(ctx, letter.Message("mulligan.dead.email.send.order-42")); err != nil {
+		log.Fatal(err)
+	}
+	ledger, err := dedupe.Open(ctx, env.JS, sched.Topology)
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = ledger.Update(ctx, "example", e.RecordKey(), func(r *mulligan.Record) bool {
+		*r = mulligan.Record{State: mulligan.Dead, Effect: mulligan.Once, Payload: e.Fingerprint(), Reason: mulligan.InDoubt, Attempts: 1, Steps: []mulligan.StepRecord{{Name: "mail", Run: "r"}}}
+		return true
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return sched, stop
+}
+
+func ExampleScheduler_ResolveDone() {
+	sched, stop := doubted()
+	defer stop()
+	ctx := context.Background()
+	_, err := sched.Replay(ctx, "email.send", "order-42")
+	fmt.Println(errors.Is(err, mulligan.ErrInDoubt))
+	// Somebody has looked into the mail server's log: it is there.
+	fmt.Println(sched.ResolveDone(ctx, "email.send", "order-42", []byte("250 queued as 7F2")))
+	// Output:
+	// true
+	// <nil>
+}
+
+func ExampleScheduler_ResolveNotDone() {
+	sched, stop := doubted()
+	defer stop()
+	// Somebody has looked into the mail server's log: it is not there.
+	replayed, err := sched.ResolveNotDone(context.Background(), "email.send", "order-42")
+	fmt.Println("stored again as job", replayed.Seq, err)
+	// Output: stored again as job 1 <nil>
+}
+
+func ExampleScheduler_ResolveStepDone() {
+	sched, stop := doubted()
+	defer stop()
+	// The mail is out, and what follows it is still to be done.
+	replayed, err := sched.ResolveStepDone(context.Background(), "email.send", "order-42", scheduler.StepDone{Name: "mail", Result: []byte(`"7F2"`)})
+	fmt.Println("stored again as job", replayed.Seq, err)
+	// Output: stored again as job 1 <nil>
 }
 
 func ExampleScheduler_Replay() {

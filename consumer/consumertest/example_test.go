@@ -32,6 +32,31 @@ func ExampleRun() {
 	// ack sent
 }
 
+// Two attempts of a job in steps: the second finds the first step done.
+func ExampleRun_steps() {
+	t := &printer{} // in a test of your own this is its t
+
+	kind := mulligan.Kind{Name: "order.confirm", Effect: mulligan.Once}
+	handler := mulligan.HandlerFunc(func(ctx context.Context, job *mulligan.Job) ([]byte, error) {
+		receipt, err := mulligan.Step(ctx, job, "charge", func(context.Context) (string, error) {
+			fmt.Println("charge under the key", job.StepKey("charge"))
+			return "r-1", nil
+		})
+		if err == nil && job.Attempt == 1 {
+			err = errors.New("the disk is full")
+		}
+		return []byte(receipt), err
+	})
+	first := consumertest.Run(t, kind, handler, mulligan.Job{ID: "order-42"})
+	fmt.Println(first.Verb, "after", first.Err)
+	second := consumertest.Run(t, kind, handler, mulligan.Job{ID: "order-42", Attempt: 2, Steps: first.Steps})
+	fmt.Println(second.Verb, string(second.Result))
+	// Output:
+	// charge under the key order.confirm/order-42/charge
+	// retry after the disk is full
+	// ack r-1
+}
+
 type printer struct{ testing.TB }
 
 func (*printer) Helper()                  {}
