@@ -207,8 +207,9 @@ func publishedHeader(from nats.Header, empty bool) (own, others nats.Header, err
 }
 
 // isStatus reports whether a header is the one by which NATS clients know a word
-// of the server: they swallow an empty message that has it. It can stand in the
-// first line of a header block too, and is read from there under this name.
+// of the server: they swallow an empty message that has it. What stands in the
+// first line of a header block is read under this name too, if the server has
+// left it there.
 func isStatus(name string) bool { return strings.EqualFold(name, "Status") }
 
 var errStatus = fmt.Errorf("%w: header Status of an empty message belongs to the NATS protocol", ErrBadJob)

@@ -22,7 +22,7 @@ type delivery struct {
 	// Guarded by the hand.
 	begun  bool
 	latest *nats.Msg // the newest delivery of the message, if there was another
-	signed time.Time     // when the server last had a sign of it
+	signed time.Time // when the server last had a sign of it
 }
 
 // open reads a message that was pulled. What is not a job is a delivery too.
