@@ -3,7 +3,8 @@
 // The NATS client's Fetch takes an empty message with a header Status for the
 // word of the server, and a stranger may publish such a message as a job: it
 // would neither run nor be buried. Here the reply subject tells them apart: a
-// job has one to acknowledge it by, and no word of the server has.
+// job has one to acknowledge it by, which the server lets no client write, and
+// no word of the server has one.
 //
 // Reading order: Source.Each, pull.follow, pull.hand.
 package pull
