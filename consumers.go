@@ -2,7 +2,6 @@ package mulligan
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -241,7 +240,7 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 	reached := s.CachedInfo().State.LastSeq
 	for _, f := range filters {
 		for seq := uint64(1); seq <= reached; {
-			m, err := nextMsg(ctx, js, c.stream, msgAfter{Seq: seq, NextFor: f})
+			m, err := getMsg(ctx, js, c.stream, msgAsk{Seq: seq, NextFor: f})
 			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Sequence > reached {
 				break
 			}
@@ -277,65 +276,8 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 		return nil
 	}
 	// Another process that adopts may have been faster.
-	if _, gone := nextMsg(ctx, js, c.stream, msgAfter{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
+	if _, gone := getMsg(ctx, js, c.stream, msgAsk{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
 		return nil
 	}
 	return err
-}
-
-// msgAfter asks for the first message at or behind a sequence on a subject.
-type msgAfter struct {
-	Seq     uint64 `json:"seq"`
-	NextFor string `json:"next_by_subj,omitempty"` // empty: that sequence only
-}
-
-// nextMsg reads a message as jetstream.Stream.GetMsg does, from the stream's
-// leader, which has them all, and without its headers if they are garbage: one
-// stranger's message must not keep a worker from starting.
-func nextMsg(ctx context.Context, js jetstream.JetStream, stream string, after msgAfter) (*jetstream.RawStreamMsg, error) {
-	ask, err := json.Marshal(after)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, js.Options().DefaultTimeout)
-	defer cancel()
-	resp, err := js.Conn().RequestWithContext(ctx, apiPrefix(js.Options())+"STREAM.MSG.GET."+stream, ask)
-	if err != nil {
-		return nil, err
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Subject string    `json:"subject"`
-			Seq     uint64    `json:"seq"`
-			Header  []byte    `json:"hdrs"`
-			Data    []byte    `json:"data"`
-			Time    time.Time `json:"time"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(resp.Data, &answer); err != nil {
-		return nil, fmt.Errorf("read message of %s: %w", stream, err)
-	}
-	if answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-		return nil, jetstream.ErrMsgNotFound
-	}
-	if answer.Error != nil {
-		return nil, answer.Error
-	}
-	m := &jetstream.RawStreamMsg{Subject: answer.Message.Subject, Sequence: answer.Message.Seq, Data: answer.Message.Data, Time: answer.Message.Time}
-	if h, err := nats.DecodeHeadersMsg(answer.Message.Header); err == nil {
-		m.Header = h
-	}
-	return m, nil
-}
-
-// apiPrefix begins the subjects of the server's requests.
-func apiPrefix(o jetstream.JetStreamOptions) string {
-	switch {
-	case o.APIPrefix != "":
-		return strings.TrimSuffix(o.APIPrefix, ".") + "."
-	case o.Domain != "":
-		return "$JS." + o.Domain + ".API."
-	}
-	return jetstream.DefaultAPIPrefix
 }

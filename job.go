@@ -35,8 +35,8 @@ type Job struct {
 	// it. Zero means 24 hours after publishing; at most 30 days.
 	Deadline time.Time
 	// Header has any other headers, carried along untouched. Names beginning
-	// with Mulligan- or Nats- are reserved. What a handler changes in it stays
-	// with that attempt.
+	// with Mulligan- or Nats- are reserved, and so is Status on a job without a
+	// payload. What a handler changes in it stays with that attempt.
 	Header nats.Header
 
 	// Attempt and AttemptsMax are set for the handler: the number of this call

@@ -118,7 +118,7 @@ func (d *draft) check(kind Kind, now time.Time) error {
 	if err := checkTexts(j); err != nil {
 		return err
 	}
-	if err := checkHeader(j.Header); err != nil {
+	if err := checkHeader(j.Header, len(j.Payload) == 0); err != nil {
 		return err
 	}
 	if !j.Deadline.IsZero() && (!j.Deadline.After(now) || j.Deadline.After(now.Add(MaxDeadline))) {
@@ -134,7 +134,7 @@ func (d *draft) check(kind Kind, now time.Time) error {
 	return nil
 }
 
-func checkHeader(h nats.Header) error {
+func checkHeader(h nats.Header, empty bool) error {
 	for name, values := range h {
 		lower := strings.ToLower(name)
 		if strings.HasPrefix(lower, reservedPrefix) || strings.HasPrefix(lower, natsPrefix) {
@@ -145,6 +145,9 @@ func checkHeader(h nats.Header) error {
 		}
 		if !headerName.MatchString(name) {
 			return fmt.Errorf("%w: header %.80q is not a name of letters, digits, - and _", ErrBadJob, name)
+		}
+		if empty && isStatus(name) {
+			return errStatus
 		}
 		for _, v := range values {
 			if strings.ContainsAny(v, "\r\n") {
@@ -216,7 +219,7 @@ func (p *Publisher) settle(ctx context.Context, d *draft, ack *jetstream.PubAck,
 // compare fills the receipt of a duplicate from the job that is queued or the
 // record of its key, and reports whether there was either.
 func (p *Publisher) compare(ctx context.Context, d *draft) (found bool, err error) {
-	queued, err := p.jobs.GetLastMsgForSubject(ctx, d.msg.Subject)
+	queued, err := getMsg(ctx, p.js, p.Topology.JobsStream(), msgAsk{LastFor: d.msg.Subject})
 	switch {
 	case err == nil && FingerprintOf(queued.Data) != FingerprintOf(d.job.Payload):
 		return true, fmt.Errorf("%w: %s %.80q is queued with another payload; use a new ID, or send the same bytes", ErrKeyConflict, d.job.Kind, d.job.ID)

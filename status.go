@@ -135,26 +135,22 @@ func (s Status) ended() bool { return s.Record != nil && s.Record.Ended() }
 
 // locate finds the messages of a key that has not ended.
 func (p *Publisher) locate(ctx context.Context, kind, token string, r *Record) (string, error) {
-	retries, err := p.js.Stream(ctx, p.Topology.RetriesStream())
-	if err != nil {
-		return "", awayOr(notProvisioned(err))
-	}
+	jobs, retries := p.Topology.JobsStream(), p.Topology.RetriesStream()
 	for _, place := range []struct {
-		stream  jetstream.Stream
-		subject string
-		found   func(m *jetstream.RawStreamMsg) (string, error)
+		stream, subject string
+		found           func(m *jetstream.RawStreamMsg) (string, error)
 	}{
 		{retries, Subject(p.Topology.SpentRoot(), kind, token), is(StatusSpent)},
 		{retries, Subject(p.Topology.DueRoot(), kind, token), p.delivered(ctx, retries, kind, r)},
 		{retries, Subject(p.Topology.AtRoot(), kind, token) + ".*", is(StatusWaiting)},
-		{p.jobs, Subject(p.Topology.JobsRoot(), kind, token), p.delivered(ctx, p.jobs, kind, r)},
+		{jobs, Subject(p.Topology.JobsRoot(), kind, token), p.delivered(ctx, jobs, kind, r)},
 	} {
-		m, err := place.stream.GetLastMsgForSubject(ctx, place.subject)
+		m, err := getMsg(ctx, p.js, place.stream, msgAsk{LastFor: place.subject})
 		if err == nil {
 			return place.found(m)
 		}
 		if !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return "", fmt.Errorf("%w: look for %s: %w", ErrUnavailable, place.subject, err)
+			return "", fmt.Errorf("look for %s: %w", place.subject, awayOr(notProvisioned(err)))
 		}
 	}
 	if r != nil {
@@ -170,7 +166,7 @@ func is(state string) func(*jetstream.RawStreamMsg) (string, error) {
 // delivered tells queued from running and waiting: a message at or before the
 // place that its consumer has reached is in a worker's hands, or between two
 // attempts.
-func (p *Publisher) delivered(ctx context.Context, s jetstream.Stream, kind string, r *Record) func(*jetstream.RawStreamMsg) (string, error) {
+func (p *Publisher) delivered(ctx context.Context, stream, kind string, r *Record) func(*jetstream.RawStreamMsg) (string, error) {
 	return func(m *jetstream.RawStreamMsg) (string, error) {
 		if r != nil && r.Move != nil && r.Move.Verb == Nak && r.Move.Due.After(time.Now()) {
 			return StatusWaiting, nil
@@ -179,7 +175,7 @@ func (p *Publisher) delivered(ctx context.Context, s jetstream.Stream, kind stri
 		if !ok {
 			return StatusQueued, nil // nobody serves it
 		}
-		c, err := s.Consumer(ctx, DurableName(k.Downstream))
+		c, err := p.js.Consumer(ctx, stream, DurableName(k.Downstream))
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return StatusQueued, nil
 		}

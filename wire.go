@@ -138,7 +138,7 @@ func (e *Envelope) bound(published time.Time) {
 }
 
 func open(kind, token string, m *nats.Msg) (Envelope, error) {
-	own, others, badName := publishedHeader(m.Header)
+	own, others, badName := publishedHeader(m.Header, len(m.Data) == 0)
 	e := Envelope{Token: token, published: own, Generated: own.Get(headerGenerated) != ""}
 	get := own.Get
 	e.Job = Job{Kind: kind, User: get(headerUser), Task: get(headerTask), Payload: m.Data,
@@ -195,9 +195,9 @@ func (e *Envelope) Parked(subject, origin string) *nats.Msg {
 
 // publishedHeader returns what the publisher wrote, which is all but what the
 // server and the moves add: the headers of a job, each written one way, and the
-// others. A name that no NATS client would publish again is left out, with an
-// error: a message that has it could not be moved.
-func publishedHeader(from nats.Header) (own, others nats.Header, err error) {
+// others. What could not be moved is left out, with an error: a name that no
+// NATS client would publish again, and the Status of an empty message.
+func publishedHeader(from nats.Header, empty bool) (own, others nats.Header, err error) {
 	own, others = nats.Header{}, nats.Header{}
 	for _, name := range jobHeaders() {
 		if v := lookup(from, name); v != "" {
@@ -209,12 +209,22 @@ func publishedHeader(from nats.Header) (own, others nats.Header, err error) {
 		case strings.HasPrefix(lower, reservedPrefix), strings.HasPrefix(lower, natsPrefix), isJobHeader(name):
 		case !headerName.MatchString(name):
 			err = fmt.Errorf("%w: header %.80q is not a name of letters, digits, - and _", ErrBadJob, name)
+		case empty && isStatus(name):
+			err = errStatus
 		default:
 			others[name] = values
 		}
 	}
 	return own, others, err
 }
+
+// isStatus reports whether a header is the one by which NATS clients know a word
+// of the server: they swallow an empty message that has it. What stands in the
+// first line of a header block is read under this name too, if the server has
+// left it there.
+func isStatus(name string) bool { return strings.EqualFold(name, "Status") }
+
+var errStatus = fmt.Errorf("%w: header Status of an empty message belongs to the NATS protocol", ErrBadJob)
 
 // headerName is what the NATS client publishes.
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/mulligan-queue/mulligan"
 )
@@ -12,7 +12,7 @@ import (
 // delivery is a message in this worker's hands.
 type delivery struct {
 	facts
-	msg    jetstream.Msg
+	msg    *nats.Msg
 	env    mulligan.Envelope
 	bad    error     // why it is not a job
 	tries  int       // attempts that are known of, the one that runs included
@@ -21,29 +21,28 @@ type delivery struct {
 
 	// Guarded by the hand.
 	begun  bool
-	latest jetstream.Msg // the newest delivery of the message, if there was another
-	signed time.Time     // when the server last had a sign of it
+	latest *nats.Msg // the newest delivery of the message, if there was another
+	signed time.Time // when the server last had a sign of it
 }
 
 // open reads a message that was pulled. What is not a job is a delivery too.
-func (s *source) open(msg jetstream.Msg, now time.Time) *delivery {
+func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 	d := &delivery{msg: msg, from: s, signed: now}
 	meta, err := msg.Metadata()
 	if err != nil {
 		d.bad = err
 		return d
 	}
-	kind, token := mulligan.SplitSubject(s.root, msg.Subject())
-	raw := natsMsg(msg)
+	kind, token := mulligan.SplitSubject(s.root, msg.Subject)
 	if s.jobs {
-		d.env, d.bad = mulligan.OpenJob(kind, token, raw, meta.Timestamp)
+		d.env, d.bad = mulligan.OpenJob(kind, token, msg, meta.Timestamp)
 	} else {
-		d.env, d.bad = mulligan.OpenMoved(kind, token, raw)
+		d.env, d.bad = mulligan.OpenMoved(kind, token, msg)
 	}
 	d.stored = meta.Timestamp
 	d.facts = facts{
 		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: s.jobs, again: meta.NumDelivered > 1,
-		start: msg.Reply(), deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", origin: d.env.Origin,
+		start: msg.Reply, deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", origin: d.env.Origin,
 	}
 	return d
 }
@@ -89,7 +88,7 @@ func (h *hand) begin(d *delivery, now time.Time) bool {
 
 // release lets go of d and returns its newest delivery: a nak of an older one is
 // ignored.
-func (h *hand) release(d *delivery) jetstream.Msg {
+func (h *hand) release(d *delivery) *nats.Msg {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.held[d.address] == d {

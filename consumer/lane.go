@@ -12,6 +12,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/pause"
+	"github.com/mulligan-queue/mulligan/internal/pull"
 )
 
 const (
@@ -34,7 +35,7 @@ type lane struct {
 
 // source is a consumer and what was pulled from it.
 type source struct {
-	consumer jetstream.Consumer
+	messages *pull.Source
 	stream   string
 	root     string // of its subjects
 	jobs     bool
@@ -65,10 +66,9 @@ func newSource(stream, root string, jobs bool) *source {
 }
 
 func (s *source) attach(ctx context.Context, js jetstream.JetStream, downstream string) error {
-	c, err := js.Consumer(ctx, s.stream, mulligan.DurableName(downstream))
-	if err == nil {
-		s.consumer = c
-	}
+	durable := mulligan.DurableName(downstream)
+	s.messages = pull.From(js, s.stream, durable)
+	_, err := js.Consumer(ctx, s.stream, durable)
 	return err
 }
 
@@ -174,24 +174,19 @@ func (l *lane) pull(ctx context.Context, s *source) {
 
 // fetch pulls up to n messages. What arrives after ctx has ended is given back.
 func (l *lane) fetch(ctx context.Context, s *source, n int) error {
-	batch, err := s.consumer.Fetch(n, jetstream.FetchMaxWait(pullWait))
-	if err != nil {
-		return err
-	}
-	for msg := range batch.Messages() {
+	return s.messages.Each(n, pullWait, func(msg *nats.Msg) {
 		d := s.open(msg, time.Now())
 		if !l.w.hand.add(d) {
-			continue
+			return
 		}
 		l.w.Metrics.InHand(l.downstream, 1)
 		if ctx.Err() != nil {
 			l.giveBack(d, "shutdown")
-			continue
+			return
 		}
 		s.add()
 		s.pulled <- d
-	}
-	return batch.Error()
+	})
 }
 
 // recover waits after a pull that failed, and makes the consumer again if

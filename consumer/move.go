@@ -42,7 +42,7 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 }
 
 // nakFor has the server redeliver a message after a delay; none is at once.
-func nakFor(msg jetstream.Msg, delay time.Duration) error {
+func nakFor(msg *nats.Msg, delay time.Duration) error {
 	if delay <= 0 {
 		return msg.Nak()
 	}
@@ -87,7 +87,7 @@ func (w *Worker) move(ctx context.Context, d *delivery, v verdict, s successor) 
 	})
 	if err == nil {
 		err = stubborn(ctx, func(ctx context.Context) error {
-			return call.Err(ctx, string(v.verb)+".ack", func() error { return d.msg.DoubleAck(ctx) })
+			return call.Err(ctx, string(v.verb)+".ack", func() error { return d.msg.AckSync(nats.Context(ctx)) })
 		})
 	}
 	if err != nil {

@@ -95,6 +95,8 @@ func TestAStrangersMessageRunsOrIsBuriedAsMalformedAndStopsNobody(t *testing.T) 
 			{"a token that is far too long", strings.Repeat("x", 3900), nil, nil, ""},
 			{"a deadline that is no time", "deadline", nats.Header{"Mulligan-Deadline": {"tomorrow"}}, nil, ""},
 			{"a user that is far too long", "user", nats.Header{"Mulligan-User": {strings.Repeat("u", 5000)}}, nil, ""},
+			{"an empty body and the server's own header", "status", nats.Header{"Status": {"404"}}, nil, ""},
+			{"a body and the server's own header", "status-body", nats.Header{"Status": {"404"}}, []byte("x"), "status-body"},
 			{"an ID that is not the subject's", "mine", nats.Header{"Mulligan-Id": {"yours"}}, nil, ""},
 			{"facts that only workers write", "facts", nats.Header{"Mulligan-Reason": {"crashed"}, "Mulligan-Published": {"x"}, "Mulligan-Attempts": {"-1"}}, nil, "facts"},
 		} {

@@ -45,6 +45,54 @@ func TestHeadersThatNoClientWouldSendStopNobody(t *testing.T) {
 	}
 }
 
+// A status in the first line is taken out by the server when it stores the
+// message: that one is a job.
+func TestAnEmptyMessageWithAStatusIsBuriedAndItsNeighboursRunAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFloor(t, mulligan.Kind{Name: "raw.empty", Effect: mulligan.Pure})
+	s := &scheduler.Scheduler{Conn: f.Conn}
+	const bad = 4 // of these, which come first
+	blocks := []string{"NATS/1.0\r\nStatus: 404\r\n\r\n", "NATS/1.0\r\nStatus: 503\r\n\r\n", "NATS/1.0\r\nStatus: ok\r\n\r\n", "NATS/1.0 409 x\r\nstatus: 408\r\n\r\n",
+		"NATS/1.0 100 Idle Heartbeat\r\n\r\n", "NATS/1.0 408\r\n\r\n", "NATS/1.0 409 Consumer Deleted\r\n\r\n", "NATS/1.0 503\r\n\r\n"}
+	status := func(want string) {
+		t.Helper()
+		for i := range blocks {
+			id := fmt.Sprint("stranger-", i)
+			if st, err := f.pub.Status(t.Context(), f.kind.Name, id); err != nil || st.State != want {
+				t.Errorf("%s is %s, %v; want %s", id, st.State, err, want)
+			}
+		}
+	}
+	for i, block := range blocks { // all wait, so that they are pulled together
+		f.raw(t, mulligan.Subject(f.Topology.JobsRoot(), f.kind.Name, fmt.Sprint("stranger-", i)), block, "")
+		f.publish(t, mulligan.Job{ID: fmt.Sprint("neighbour-", i)})
+	}
+	status(mulligan.StatusQueued)
+	began := time.Now()
+	f.work(t, &consumer.Worker{Concurrency: 32}, func(context.Context, *mulligan.Job) ([]byte, error) { return nil, nil })
+	const soon = 15 * time.Second // half of the time after which the server would deliver them again
+	eventually(t, soon, "the neighbours ran", func() bool { return len(f.named("neighbour-", 1)) == len(blocks) })
+	streams{f.JS}.settled(t, soon-time.Since(began))
+	for i, block := range blocks {
+		id := fmt.Sprint("stranger-", i)
+		l, err := s.Letter(t.Context(), f.kind.Name, id)
+		switch runs := len(f.runsOf(id)); {
+		case i < bad && (err != nil || l.Reason != mulligan.Malformed || l.ID != id || len(l.Payload) != 0 || runs != 0):
+			t.Errorf("%q: it ran %d times and has the letter %s of %q, %v; want it to end as malformed", block, runs, l.Reason, l.ID, err)
+		case i >= bad && (!errors.Is(err, mulligan.ErrNotFound) || runs != 1):
+			t.Errorf("%q: it ran %d times and has the letter %s, %v; want it to run", block, runs, l.Reason, err)
+		}
+	}
+	all, err := s.Letters(t.Context(), scheduler.Query{Kind: f.kind.Name, Reason: mulligan.Malformed})
+	if err != nil || len(all) != bad {
+		t.Errorf("%d letters are listed, %v; want %d", len(all), err, bad)
+	}
+	status(mulligan.StatusUnknown) // their keys have no record
+	if n := len(f.named("neighbour-", 2)); n != 0 {
+		t.Errorf("%d neighbours ran twice", n)
+	}
+}
+
 // raw publishes as no client would: the header block is sent as it stands.
 func (f *floor) raw(t *testing.T, subject, header, body string) {
 	t.Helper()

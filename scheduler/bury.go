@@ -16,17 +16,17 @@ import (
 
 // bury moves one spent job to the dead letters. What cannot be finished comes
 // back by itself: with the dead letters full, spent jobs wait where they are.
-func (s *Scheduler) bury(ctx context.Context, msg jetstream.Msg) {
+func (s *Scheduler) bury(ctx context.Context, msg *nats.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
-		s.Log.Error().Err(err).Str("subject", msg.Subject()).Msg("a spent message without metadata stays")
+		s.Log.Error().Err(err).Str("subject", msg.Subject).Msg("a spent message without metadata stays")
 		return
 	}
-	kind, token := mulligan.SplitSubject(s.Topology.SpentRoot(), msg.Subject())
-	e, move := mulligan.OpenSpent(kind, token, &nats.Msg{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data()})
+	kind, token := mulligan.SplitSubject(s.Topology.SpentRoot(), msg.Subject)
+	e, move := mulligan.OpenSpent(kind, token, msg)
 	err = s.inter(ctx, e, move, mulligan.MoveID(mulligan.Address(meta.Stream, meta.Sequence.Stream), meta.Timestamp))
 	if err == nil {
-		err = s.answer(ctx, "bury.ack", func(ctx context.Context) error { return msg.DoubleAck(ctx) })
+		err = s.answer(ctx, "bury.ack", func(ctx context.Context) error { return msg.AckSync(nats.Context(ctx)) })
 	}
 	if err != nil {
 		s.Metrics.Unburied(e.Kind)

@@ -21,6 +21,7 @@ import (
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/dedupe"
 	"github.com/mulligan-queue/mulligan/internal/pause"
+	"github.com/mulligan-queue/mulligan/internal/pull"
 	"github.com/mulligan-queue/mulligan/metrics"
 )
 
@@ -60,10 +61,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}
-	c, err := s.consumer(ctx)
-	if err != nil {
+	if err := s.ensure(ctx); err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}
+	spent := pull.From(s.js, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)
 	host, _ := os.Hostname() // empty if unknown
 	service, err := micro.AddService(s.Conn, micro.Config{Name: ServiceName, Version: "1.0.0", Description: "buries spent jobs",
 		Metadata: map[string]string{"prefix": s.Topology.JobsRoot(), "host": host, "pid": fmt.Sprint(os.Getpid())}})
@@ -76,33 +77,26 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	weigher.Go(func() { s.weigh(ctx) })
 	s.Log.Info().Msg("scheduler runs")
 	for fails := 0; ctx.Err() == nil; {
-		err := s.round(ctx, c)
+		err := s.round(ctx, spent)
 		if err == nil {
 			fails = 0
 			continue
 		}
 		fails++
 		s.Log.Warn().Err(err).Msg("pull spent jobs; trying again")
-		if again, err := s.consumer(ctx); err == nil {
-			c = again // somebody may have deleted it
-		}
+		_ = s.ensure(ctx) // somebody may have deleted it
 		_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, buryAgain))
 	}
 	return nil
 }
 
 // round pulls some spent jobs and buries them, several at once.
-func (s *Scheduler) round(ctx context.Context, c jetstream.Consumer) error {
-	batch, err := c.Fetch(pullMax, jetstream.FetchMaxWait(pullWait))
-	if err != nil {
-		return err
-	}
+func (s *Scheduler) round(ctx context.Context, spent *pull.Source) error {
 	var burials sync.WaitGroup
 	defer burials.Wait()
-	for msg := range batch.Messages() {
+	return spent.Each(pullMax, pullWait, func(msg *nats.Msg) {
 		burials.Go(func() { s.bury(context.WithoutCancel(ctx), msg) })
-	}
-	return batch.Error()
+	})
 }
 
 // weigh shows, every few seconds, how much each stream holds.
@@ -117,15 +111,15 @@ func (s *Scheduler) weigh(ctx context.Context) {
 	}
 }
 
-// consumer finds the schedulers' consumer, or makes the streams if this process
-// may.
-func (s *Scheduler) consumer(ctx context.Context) (jetstream.Consumer, error) {
+// ensure makes the streams and the schedulers' consumer if this process may, and
+// reports whether there is that consumer.
+func (s *Scheduler) ensure(ctx context.Context) error {
 	ensured := s.Topology.Ensure(ctx, s.js)
-	c, err := s.js.Consumer(ctx, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)
+	_, err := s.js.Consumer(ctx, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)
 	if err != nil {
-		return nil, fmt.Errorf("no consumer for spent jobs: run `mulligan provision` with rights to make one: %w", errors.Join(err, ensured))
+		return fmt.Errorf("no consumer for spent jobs: run `mulligan provision` with rights to make one: %w", errors.Join(err, ensured))
 	}
-	return c, nil
+	return nil
 }
 
 func (s *Scheduler) connect(ctx context.Context) error {
