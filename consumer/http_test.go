@@ -20,14 +20,28 @@ import (
 
 // httpOutcome is a handler's error in words.
 func httpOutcome(err error) string {
+	var notStarted *mulligan.NotStartedError
+	if errors.As(err, &notStarted) {
+		return "not started, " + httpVerdict(err)
+	}
+	return httpVerdict(err)
+}
+
+func httpVerdict(err error) string {
 	var (
 		permanent *mulligan.PermanentError
 		throttled *mulligan.ThrottledError
 		changed   *mulligan.ChangedError
+		unusable  *mulligan.UnusableError
+		snooze    *mulligan.SnoozeError
 	)
 	switch {
 	case err == nil:
 		return "done"
+	case errors.As(err, &unusable):
+		return "unusable"
+	case errors.As(err, &snooze):
+		return "snooze " + snooze.Delay.String()
 	case errors.As(err, &permanent):
 		return "permanent"
 	case errors.As(err, &changed):
@@ -360,8 +374,8 @@ func TestHTTPOneAttemptIsOneCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := target.Handle(t.Context(), &mulligan.Job{Kind: "k", ID: "die-" + strconv.Itoa(i), Payload: []byte(payload)})
-		if n := calls.Swap(0); n != 1 || mulligan.ErrorType(err) != "reset" {
-			t.Errorf("payload %q on an old connection: %d calls and %v, want one call and a reset", payload, n, err)
+		if n := calls.Swap(0); n != 1 || mulligan.ErrorType(err) != "reset" || httpOutcome(err) != "transient" {
+			t.Errorf("payload %q on an old connection: %d calls and %s (%v), want one call and a reset that is transient", payload, n, httpOutcome(err), err)
 		}
 	}
 }
