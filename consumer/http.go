@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -45,6 +46,10 @@ import (
 // A Retry-After (seconds or a date) or Retry-After-Ms is honoured on every
 // answer after which the job runs again. A Mulligan-Error-Type names the type of
 // the error, by the rule of [mulligan.Typed], instead of http_503 and the like.
+//
+// A call that was never given a connection (refused, unreachable, no such name,
+// a TLS handshake that failed, the time over before that) is
+// [mulligan.NotStarted]: nothing of it was sent. One that broke later is not.
 //
 // The job arrives as the body, with the headers Idempotency-Key (the same at
 // every attempt), Mulligan-Kind, Mulligan-Id, Mulligan-Attempt,
@@ -139,9 +144,10 @@ func (t *HTTPTarget) Handle(ctx context.Context, job *mulligan.Job) ([]byte, err
 	defer cancel()
 	// The transport itself, since a client follows redirects: a 302 would turn
 	// the POST into a GET whose 200 looks like success.
-	resp, err := t.transport.RoundTrip(t.request(ctx, job))
+	var wire httpWire
+	resp, err := t.transport.RoundTrip(t.request(wire.watch(ctx), job))
 	if err != nil {
-		return nil, httpNoAnswer(ctx, t.url.Host, err)
+		return nil, wire.failed(httpNoAnswer(ctx, t.url.Host, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	return httpAnswered(ctx, t.url.Host, resp)
@@ -160,7 +166,11 @@ func (t *HTTPTarget) open() {
 	}
 	t.url, t.bad = url.Parse(t.URL)
 	t.transport = &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy: http.ProxyFromEnvironment,
+		// The transport goes on dialing when the call is over, for the next one:
+		// without these, for ever if the other side takes connections and is silent.
+		DialContext:            (&net.Dialer{Timeout: t.timeout()}).DialContext,
+		TLSHandshakeTimeout:    t.timeout(),
 		MaxIdleConnsPerHost:    httpIdle,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,

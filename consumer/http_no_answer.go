@@ -8,11 +8,33 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/mulligan-queue/mulligan"
 )
+
+// httpWire notes whether a request was given a connection. Until then none of
+// it was sent: the other side was not found, not reached, or failed the TLS
+// handshake. From then on it may have arrived, whatever the error says.
+type httpWire struct{ given atomic.Bool }
+
+// watch returns the context for the request's one round trip.
+func (w *httpWire) watch(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { w.given.Store(true) },
+	})
+}
+
+// failed is the error of a round trip that brought no answer.
+func (w *httpWire) failed(err error) error {
+	if w.given.Load() {
+		return err
+	}
+	return mulligan.NotStarted(err)
+}
 
 // httpNoAnswer says what a call without an answer means: it is tried again,
 // unless the two cannot speak TLS with each other.

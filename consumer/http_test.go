@@ -313,21 +313,21 @@ func TestHTTPCallWithoutAnAnswerIsTriedAgain(t *testing.T) {
 		}
 	})
 	for _, c := range []struct{ name, url, id, want, errType string }{
-		{"nobody listens", "http://" + closed.Addr().String(), "1", "transient", "refused"},
+		{"nobody listens", "http://" + closed.Addr().String(), "1", "not started, transient", "refused"},
 		{"the provider dies with the job", behaviour.URL, "reset", "transient", "reset"},
 		{"the provider hangs up without a word", behaviour.URL, "hang-up", "transient", "reset"},
 		{"the result breaks off", behaviour.URL, "cut", "transient", "reset"},
 		{"the provider takes too long", behaviour.URL, "slow", "transient", "timeout"},
 		{"the result takes too long", behaviour.URL, "slow-body", "transient", "timeout"},
 		{"the answer is not HTTP", behaviour.URL, "garbage", "transient", "no_answer"},
-		{"the provider does not speak TLS", "https" + strings.TrimPrefix(plain.URL, "http"), "1", "permanent", "tls"},
-		{"the provider's certificate is not known", secure.URL, "1", "permanent", "tls"},
+		{"the provider does not speak TLS", "https" + strings.TrimPrefix(plain.URL, "http"), "1", "not started, permanent", "tls"},
+		{"the provider's certificate is not known", secure.URL, "1", "not started, permanent", "tls"},
 		{"the URL is none", "mailer:9000", "1", "permanent", "bad_target"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			target := &HTTPTarget{URL: c.url, Timeout: 2 * time.Second}
 			if c.errType == "timeout" {
-				target.Timeout = 30 * time.Millisecond
+				target.Timeout = 500 * time.Millisecond // the connection must stand by then
 			}
 			result, err := target.Handle(t.Context(), &mulligan.Job{Kind: "k", ID: c.id, Payload: []byte("x")})
 			if result != nil || httpOutcome(err) != c.want || mulligan.ErrorType(err) != c.errType {
