@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -216,19 +217,24 @@ func TestTheRecordNamesWhatAHandlerChanged(t *testing.T) {
 
 func TestAnEmptyChangedPayloadIsTried(t *testing.T) {
 	bubble(t, mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}, func(t *testing.T, f *floor) {
-		var got atomic.Value
+		empty := map[string][]byte{"none": nil, "empty": {}}
+		var got sync.Map
 		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 			if j.Attempt == 1 {
-				return nil, mulligan.Changed([]byte{}, errFlaky)
+				return nil, mulligan.Changed(empty[j.ID], errFlaky)
 			}
-			got.Store(string(j.Payload))
+			got.Store(j.ID, string(j.Payload))
 			return nil, nil
 		})
-		f.publish(t, mulligan.Job{ID: "x", Payload: []byte("published")})
+		for id := range empty {
+			f.publish(t, mulligan.Job{ID: id, Payload: []byte("published")})
+		}
 		time.Sleep(time.Minute)
 		stop()
-		if got.Load() != "" {
-			t.Errorf("the second attempt was given %q, want the empty payload that was asked for", got.Load())
+		for id := range empty {
+			if payload, ran := got.Load(id); payload != "" {
+				t.Errorf("%s: the second attempt was given %q, %v; want the empty payload that was asked for", id, payload, ran)
+			}
 		}
 	})
 }

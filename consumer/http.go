@@ -3,9 +3,7 @@ package consumer
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,14 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
 )
 
 // An HTTPTarget is a handler in any language: it posts the job to a URL, and the
-// answer's status says what became of it.
+// answer says what became of it, by its status:
 //
 //   - 2xx: done, the body is the result.
 //   - 429 and 503: throttled.
@@ -32,8 +29,27 @@ import (
 //     that body as the payload.
 //   - everything else: permanent. A redirect is never followed.
 //
+// An answer of any status may say its outcome itself, with the header
+// Mulligan-Outcome, which goes over the status:
+//
+//   - done: the body is the result.
+//   - transient: tried again.
+//   - changed: tried again with the body, which must not be empty, as the
+//     payload; see [mulligan.Changed].
+//   - not-started: tried again; see [mulligan.NotStarted].
+//   - snooze: runs again after the Retry-After; see [mulligan.Snooze].
+//   - permanent, unusable: see [mulligan.Permanent] and [mulligan.Unusable].
+//
+// Case and space around the word do not matter. At any other word the status
+// decides, and the error's text says so.
+//
 // A Retry-After (seconds or a date) or Retry-After-Ms is honoured on every
-// answer that is tried again.
+// answer after which the job runs again. A Mulligan-Error-Type names the type of
+// the error, by the rule of [mulligan.Typed], instead of http_503 and the like.
+//
+// A call that was never given a connection (refused, unreachable, no such name,
+// a TLS handshake that failed, the time over before that) is
+// [mulligan.NotStarted]: nothing of it was sent. One that broke later is not.
 //
 // The job arrives as the body, with the headers Idempotency-Key (the same at
 // every attempt), Mulligan-Kind, Mulligan-Id, Mulligan-Attempt,
@@ -124,20 +140,24 @@ func (t *HTTPTarget) Handle(ctx context.Context, job *mulligan.Job) ([]byte, err
 	if t.bad != nil {
 		return nil, mulligan.Permanent(mulligan.Typed("bad_target", t.bad))
 	}
-	timeout := t.Timeout
-	if timeout == 0 {
-		timeout = httpTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.timeout())
 	defer cancel()
 	// The transport itself, since a client follows redirects: a 302 would turn
 	// the POST into a GET whose 200 looks like success.
-	resp, err := t.transport.RoundTrip(t.request(ctx, job))
+	var wire httpWire
+	resp, err := t.transport.RoundTrip(t.request(wire.watch(ctx), job))
 	if err != nil {
-		return nil, httpNoAnswer(ctx, t.url.Host, err)
+		return nil, wire.failed(httpNoAnswer(ctx, t.url.Host, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	return httpAnswered(ctx, t.url.Host, resp)
+}
+
+func (t *HTTPTarget) timeout() time.Duration {
+	if t.Timeout == 0 {
+		return httpTimeout
+	}
+	return t.Timeout
 }
 
 func (t *HTTPTarget) open() {
@@ -146,7 +166,11 @@ func (t *HTTPTarget) open() {
 	}
 	t.url, t.bad = url.Parse(t.URL)
 	t.transport = &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy: http.ProxyFromEnvironment,
+		// The transport goes on dialing when the call is over, for the next one:
+		// without these, for ever if the other side takes connections and is silent.
+		DialContext:            (&net.Dialer{Timeout: t.timeout()}).DialContext,
+		TLSHandshakeTimeout:    t.timeout(),
 		MaxIdleConnsPerHost:    httpIdle,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -216,134 +240,4 @@ func httpContentType(job *mulligan.Job) string {
 		return "application/json"
 	}
 	return "application/octet-stream"
-}
-
-// httpAnswered reads the answer's body and says what the answer means.
-func httpAnswered(ctx context.Context, host string, resp *http.Response) ([]byte, error) {
-	var (
-		body   []byte
-		broken error
-	)
-	if resp.StatusCode != http.StatusSwitchingProtocols { // its body is the connection, without an end
-		body, broken = io.ReadAll(io.LimitReader(resp.Body, httpBody))
-	}
-	err := httpMeaning(resp.StatusCode, resp.Header, body, time.Now())
-	var changed *mulligan.ChangedError
-	if broken != nil && (err == nil || errors.As(err, &changed)) {
-		return nil, httpNoAnswer(ctx, host, fmt.Errorf("answered %d and broke off: %w", resp.StatusCode, broken))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return body, nil
-}
-
-// httpMeaning is the rule of answers: nil for done, else the outcome.
-func httpMeaning(status int, h http.Header, body []byte, now time.Time) error {
-	if status >= 200 && status <= 299 {
-		return nil
-	}
-	err := httpError(status, h, body)
-	switch {
-	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
-		hint, _ := retryAfter(h, now)
-		return mulligan.After(hint, err)
-	case httpTransient(status):
-		// No wait asked for, or none left: the policy's own delay is the shorter.
-		if hint, _ := retryAfter(h, now); hint > 0 {
-			return mulligan.After(hint, err)
-		}
-		return err
-	case status == http.StatusUnprocessableEntity && len(body) > 0 && strings.EqualFold(strings.TrimSpace(h.Get("Mulligan-Retry")), "changed"):
-		if len(body) > mulligan.MaxChanged {
-			return mulligan.Permanent(fmt.Errorf("changed payload is over %d bytes: %w", mulligan.MaxChanged, err))
-		}
-		if hint, _ := retryAfter(h, now); hint > 0 {
-			err = mulligan.After(hint, err)
-		}
-		return mulligan.Changed(body, err)
-	}
-	return mulligan.Permanent(err)
-}
-
-func httpTransient(status int) bool {
-	switch status {
-	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly:
-		return true
-	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
-		return false
-	}
-	return status >= 500 && status <= 599
-}
-
-// httpError describes an answer that is not a success.
-func httpError(status int, h http.Header, body []byte) error {
-	what := strings.TrimSpace(fmt.Sprintf("answered %d %s", status, http.StatusText(status)))
-	if said := httpLine(body); said != "" {
-		what += ": " + said
-	}
-	switch {
-	case status >= 300 && status <= 399 && h.Get("Location") != "":
-		where := httpLine([]byte(h.Get("Location")))
-		return mulligan.Typed("redirect", fmt.Errorf("%s (redirects are not followed; its Location is %s)", what, where))
-	case status >= 100 && status <= 599:
-		return mulligan.Typed("http_"+strconv.Itoa(status), errors.New(what))
-	}
-	return mulligan.Typed("http_other", errors.New(what))
-}
-
-// httpLine is the beginning of an answer's body, on one line.
-func httpLine(body []byte) string {
-	s := string(body[:min(len(body), 4*httpExcerpt)])
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	s = strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) > httpExcerpt {
-		s = strings.ToValidUTF8(s[:httpExcerpt-len("…")], "") + "…"
-	}
-	return s
-}
-
-// httpNoAnswer says what a call without an answer means: it is tried again,
-// unless the two cannot speak TLS with each other.
-func httpNoAnswer(ctx context.Context, host string, err error) error {
-	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-		err = fmt.Errorf("%w: %w", ctx.Err(), err)
-	}
-	kind := httpErrorType(err)
-	err = mulligan.Typed(kind, fmt.Errorf("post to %s: %w", host, err))
-	if kind == "tls" {
-		return mulligan.Permanent(err)
-	}
-	return err
-}
-
-func httpErrorType(err error) string {
-	var (
-		certificate *tls.CertificateVerificationError
-		alert       tls.AlertError
-		record      tls.RecordHeaderError
-		dns         *net.DNSError
-	)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return mulligan.ErrorType(err)
-	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return "tls"
-	case errors.As(err, &dns):
-		return "dns"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
-		strings.HasSuffix(err.Error(), "server closed idle connection"): // net/http has no value for it
-		return "reset"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return "unreachable"
-	}
-	if kind := mulligan.ErrorType(err); kind != "error" {
-		return kind
-	}
-	return "no_answer"
 }

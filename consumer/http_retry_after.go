@@ -8,17 +8,21 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mulligan-queue/mulligan"
 )
 
-// httpMaxHint is the longest wait that a downstream may ask for.
-const httpMaxHint = 24 * time.Hour
+// httpMaxHint is the longest wait that is told apart: above any policy's total
+// and, whatever the clocks, behind any deadline, so that a longer one ends the
+// job like this one and is never cut to a retry before its time.
+const httpMaxHint = mulligan.MaxDeadline + 24*time.Hour
 
 var httpNumber = regexp.MustCompile(`^-?[0-9]+(\.[0-9]*)?$`)
 
 // retryAfter is how long the downstream asks to wait, and whether it asks at
 // all. Retry-After-Ms goes first, since a Retry-After beside it is the same
 // wait rounded to seconds. What is neither a number nor a date is ignored; a
-// wait that is over is zero, and one that is too long is cut to [httpMaxHint].
+// wait that is over is zero, and one over [httpMaxHint] is that.
 func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	if d, ok := httpWait(h.Get("Retry-After-Ms"), time.Millisecond); ok {
 		return d, true

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mulligan-queue/mulligan"
 )
 
 func TestRetryAfterIsAWait(t *testing.T) {
@@ -24,13 +26,18 @@ func TestRetryAfterIsAWait(t *testing.T) {
 		{"parts of a second", "0.3", "", "", 300 * time.Millisecond},
 		{"zero is a wait that is over", "0", "", "", 0},
 		{"negative is a wait that is over", "-5", "", "", 0},
-		{"a year is cut to a day", "31536000", "", "", 24 * time.Hour},
-		{"more than a number holds is cut to a day", strings.Repeat("9", 400), "", "", 24 * time.Hour},
+		{"a day and a second", "86401", "", "", 24*time.Hour + time.Second},
+		{"a month in milliseconds", "", "2592000000.5", "", mulligan.MaxDeadline + 500*time.Microsecond},
+		{"a year is longer than any job lives", "31536000", "", "", httpMaxHint},
+		{"more than a number holds is longer than any job lives", strings.Repeat("9", 400), "", "", httpMaxHint},
+		{"a year of milliseconds is longer than any job lives", "", "31536000000", "", httpMaxHint},
 		{"a date", "Sun, 01 Mar 2026 12:00:10 GMT", "", "", 9500 * time.Millisecond},
 		{"a date by the provider's clock", "Sun, 01 Mar 2026 15:00:10 GMT", "", "Sun, 01 Mar 2026 15:00:00 GMT", 10 * time.Second},
 		{"a date in an old form", "Sunday, 01-Mar-26 12:00:10 GMT", "", "", 9500 * time.Millisecond},
 		{"a date in the past is a wait that is over", "Sun, 01 Mar 2026 11:00:00 GMT", "", "", 0},
-		{"a date next year is cut to a day", "Mon, 01 Mar 2027 12:00:00 GMT", "", "", 24 * time.Hour},
+		{"a date next week", "Sun, 08 Mar 2026 12:00:01 GMT", "", "", 7*24*time.Hour + 500*time.Millisecond},
+		{"a date next year is longer than any job lives", "Mon, 01 Mar 2027 12:00:00 GMT", "", "", httpMaxHint},
+		{"a date in the last year that a date can name", "Fri, 31 Dec 9999 23:59:59 GMT", "", "", httpMaxHint},
 		{"milliseconds", "", "250", "", 250 * time.Millisecond},
 		{"milliseconds go before seconds", "1", "250", "", 250 * time.Millisecond},
 		{"milliseconds that are garbage do not hide seconds", "1", "quick", "", time.Second},
@@ -52,6 +59,43 @@ func TestRetryAfterIsAWait(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %v: got %v, want %v", c.name, h, got, c.want)
+		}
+	}
+}
+
+// A hint that is longer than can be told apart, or than a job may live, ends the
+// job: it never leads to a retry before the hint is over.
+func TestHTTPHintIsNeverCutToAnEarlierRetry(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	longest, err := mulligan.Policy{Attempts: 100, Total: 7 * 24 * time.Hour, MaxDelay: 7 * 24 * time.Hour}.Normal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// By a worker whose clock is behind the one that set the deadline.
+	deadline := now.Add(mulligan.MaxDeadline + time.Hour)
+	const day = "86400"
+	for _, c := range []struct {
+		name, outcome, seconds string
+		want                   verb
+		reason                 mulligan.Reason
+	}{
+		{"a retry after two days waits for two days", "transient", "172800", park, ""},
+		{"a retry after eight days is past the total", "transient", "691200", spend, mulligan.TimeExhausted},
+		{"a retry after a year is past the total", "transient", "31536000", spend, mulligan.TimeExhausted},
+		{"a retry after longer than a number holds is past the total", "not-started", day + strings.Repeat("0", 400), spend, mulligan.TimeExhausted},
+		{"a snooze of eight days waits for eight days", "snooze", "691200", deferred, mulligan.Snoozed},
+		{"a snooze of a year is past the deadline", "snooze", "31536000", spend, mulligan.Expired},
+		{"a snooze for longer than a number holds is past the deadline", "snooze", day + strings.Repeat("0", 400), spend, mulligan.Expired},
+	} {
+		h := http.Header{"Mulligan-Outcome": {c.outcome}, "Retry-After": {c.seconds}}
+		v := judge(longest, attempt{Number: 1}, httpMeaning(503, h, nil, now), chance{}).under(grant{now: now, deadline: deadline, nak: true})
+		if v.verb != c.want || v.reason != c.reason {
+			t.Errorf("%s: got %s %q, want %s %q", c.name, v.verb, v.reason, c.want, c.reason)
+		}
+		seconds, _ := strconv.Atoi(c.seconds)
+		if hint := time.Duration(seconds) * time.Second; v.verb != spend && v.due.Before(now.Add(hint)) {
+			t.Errorf("%s: it is due at %v, before the hint of %v is over", c.name, v.due, hint)
 		}
 	}
 }

@@ -20,14 +20,28 @@ import (
 
 // httpOutcome is a handler's error in words.
 func httpOutcome(err error) string {
+	var notStarted *mulligan.NotStartedError
+	if errors.As(err, &notStarted) {
+		return "not started, " + httpVerdict(err)
+	}
+	return httpVerdict(err)
+}
+
+func httpVerdict(err error) string {
 	var (
 		permanent *mulligan.PermanentError
 		throttled *mulligan.ThrottledError
 		changed   *mulligan.ChangedError
+		unusable  *mulligan.UnusableError
+		snooze    *mulligan.SnoozeError
 	)
 	switch {
 	case err == nil:
 		return "done"
+	case errors.As(err, &unusable):
+		return "unusable"
+	case errors.As(err, &snooze):
+		return "snooze " + snooze.Delay.String()
 	case errors.As(err, &permanent):
 		return "permanent"
 	case errors.As(err, &changed):
@@ -299,21 +313,21 @@ func TestHTTPCallWithoutAnAnswerIsTriedAgain(t *testing.T) {
 		}
 	})
 	for _, c := range []struct{ name, url, id, want, errType string }{
-		{"nobody listens", "http://" + closed.Addr().String(), "1", "transient", "refused"},
+		{"nobody listens", "http://" + closed.Addr().String(), "1", "not started, transient", "refused"},
 		{"the provider dies with the job", behaviour.URL, "reset", "transient", "reset"},
 		{"the provider hangs up without a word", behaviour.URL, "hang-up", "transient", "reset"},
 		{"the result breaks off", behaviour.URL, "cut", "transient", "reset"},
 		{"the provider takes too long", behaviour.URL, "slow", "transient", "timeout"},
 		{"the result takes too long", behaviour.URL, "slow-body", "transient", "timeout"},
 		{"the answer is not HTTP", behaviour.URL, "garbage", "transient", "no_answer"},
-		{"the provider does not speak TLS", "https" + strings.TrimPrefix(plain.URL, "http"), "1", "permanent", "tls"},
-		{"the provider's certificate is not known", secure.URL, "1", "permanent", "tls"},
+		{"the provider does not speak TLS", "https" + strings.TrimPrefix(plain.URL, "http"), "1", "not started, permanent", "tls"},
+		{"the provider's certificate is not known", secure.URL, "1", "not started, permanent", "tls"},
 		{"the URL is none", "mailer:9000", "1", "permanent", "bad_target"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			target := &HTTPTarget{URL: c.url, Timeout: 2 * time.Second}
 			if c.errType == "timeout" {
-				target.Timeout = 30 * time.Millisecond
+				target.Timeout = 500 * time.Millisecond // the connection must stand by then
 			}
 			result, err := target.Handle(t.Context(), &mulligan.Job{Kind: "k", ID: c.id, Payload: []byte("x")})
 			if result != nil || httpOutcome(err) != c.want || mulligan.ErrorType(err) != c.errType {
@@ -360,8 +374,8 @@ func TestHTTPOneAttemptIsOneCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := target.Handle(t.Context(), &mulligan.Job{Kind: "k", ID: "die-" + strconv.Itoa(i), Payload: []byte(payload)})
-		if n := calls.Swap(0); n != 1 || mulligan.ErrorType(err) != "reset" {
-			t.Errorf("payload %q on an old connection: %d calls and %v, want one call and a reset", payload, n, err)
+		if n := calls.Swap(0); n != 1 || mulligan.ErrorType(err) != "reset" || httpOutcome(err) != "transient" {
+			t.Errorf("payload %q on an old connection: %d calls and %s (%v), want one call and a reset that is transient", payload, n, httpOutcome(err), err)
 		}
 	}
 }

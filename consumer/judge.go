@@ -85,7 +85,7 @@ func judge(p mulligan.Policy, a attempt, err error, c chance) verdict {
 		if reason := a.refuses(changed, err); reason != "" {
 			return v.spent(reason)
 		}
-		v.changed = changed.Payload
+		v.changed = append([]byte{}, changed.Payload...) // no payload is one, too
 	case errors.As(err, &unusable):
 		return v.spent(mulligan.NoChange)
 	case errors.As(err, &snooze):
