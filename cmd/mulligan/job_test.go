@@ -81,7 +81,7 @@ func TestWhatIsKnownOfAJobIsShown(t *testing.T) {
 	p := program{out: &out}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	p.showJob(api.View(mulligan.Status{Kind: "order.place", ID: "7", State: mulligan.StatusWaiting, Record: &mulligan.Record{State: mulligan.Live, Attempts: 2,
-		Steps: []mulligan.StepRecord{{Name: "charge", Result: mulligan.NewResult([]byte(`"ch_1"`), at)}, {Name: "mail", Begun: at, Run: "r"}},
+		Steps:   []mulligan.StepRecord{{Name: "charge", Result: mulligan.NewResult([]byte(`"ch_1"`), at)}, {Name: "mail", Begun: at, Run: "r"}},
 		History: []mulligan.Attempt{{Number: 1, At: at, ErrorType: "refused", NotStarted: true}, {Number: 2, At: at, ErrorType: "invalid", Change: []byte(`{"tone":"plain"}`)}}}}))
 	for _, want := range []string{"order.place 7 is waiting, attempts: 2", "charge", "done", "6 bytes", "mail", "begun", "no effect for certain", `changed {"tone":"plain"}`} {
 		if !strings.Contains(out.String(), want) {
