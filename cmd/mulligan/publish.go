@@ -125,11 +125,20 @@ func (p *program) publishOne(ctx context.Context, f publishFlags, args []string)
 	case o.Err != nil:
 		return o.Err
 	case ended == mulligan.Spent || ended == mulligan.Dead:
-		return fmt.Errorf("%s %s is %s (%s); run it with `mulligan dead replay %s %s`, or publish it under a new ID", v.Kind, printable(v.ID), ended, v.Reason, v.Kind, printable(v.ID))
+		return fmt.Errorf("%s %s is %s", v.Kind, quote(v.ID), deadAlready(o.Receipt))
 	case !p.asJSON:
 		p.showPublished(v)
 	}
 	return nil
+}
+
+// deadAlready says of a key that is spent or dead why, and how to go on.
+func deadAlready(r mulligan.Receipt) string {
+	how := fmt.Sprintf("run it with %s, or publish it under a new ID", hint(r.Kind, r.ID, "dead", "replay"))
+	if r.Reason == mulligan.InDoubt {
+		how = resolveHint(r.Kind, r.ID)
+	}
+	return fmt.Sprintf("%s (%s); %s", r.State, r.Reason, how)
 }
 
 // oneJob makes the job of the arguments.
