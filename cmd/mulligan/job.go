@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,7 +66,7 @@ func (p *program) job(ctx context.Context, kind, id string, wait time.Duration) 
 	defer l.nc.Close()
 	pub := &mulligan.Publisher{Conn: l.nc, Topology: l.topology}
 	st, late, err := look(ctx, pub, mulligan.Status{Kind: kind, ID: id}, wait)
-	if errors.Is(err, mulligan.ErrBadID) {
+	if wrongArgument(err) {
 		return &usageError{err}
 	}
 	if err != nil {
