@@ -55,7 +55,7 @@ func problemOf(err error) *problem {
 			Detail: "jobs of this kind have an effect: send an Idempotency-Key, the same one whenever you repeat the request"}
 	case errors.Is(err, mulligan.ErrUnknownKind):
 		return &problem{Type: "unknown-kind", Status: http.StatusBadRequest,
-			Detail: "this server publishes no such kind; declare it in its configuration"}
+			Detail: "no worker has declared this kind, and it is not in the server's config file"}
 	case errors.Is(err, mulligan.ErrBadID):
 		return &problem{Type: "bad-id", Status: http.StatusBadRequest, Detail: own}
 	case errors.Is(err, mulligan.ErrBadJob):
