@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 
@@ -13,8 +14,8 @@ import (
 
 // resolveFlags are the word of a person about a dead job.
 type resolveFlags struct {
-	done, notDone      bool
-	result, resultFile string
+	done, notDone            bool
+	step, result, resultFile string
 
 	bytes []byte // of the result
 }
@@ -24,7 +25,7 @@ type resolvedView struct {
 	Kind string `json:"kind"`
 	ID   string `json:"id"`
 	// Done: its effect happened, by that person's word or by a result recorded
-	// before. Else the job is queued again, at Seq.
+	// before. Else the job is queued again, at Seq, as after the word about a step.
 	Done bool   `json:"done"`
 	Seq  uint64 `json:"seq,omitempty"`
 }
@@ -37,25 +38,44 @@ func (p *program) deadResolveCommand() *cobra.Command {
 		})
 	c.Long = "Say whether the effect of a dead job happened, after having looked where it would show.\n\n" +
 		"With --done the key is done, with the result if one is given, and never runs again.\n" +
-		"With --not-done the job is published again, whatever a replay would say."
+		"With --not-done the job is published again, whatever a replay would say.\n" +
+		"With --step NAME --done only that step is done, and the job is published again for what follows it."
 	flags := c.Flags()
 	flags.BoolVar(&f.done, "done", false, "its effect happened")
 	flags.BoolVar(&f.notDone, "not-done", false, "its effect did not happen")
+	flags.StringVar(&f.step, "step", "", "with --done, the step that began and whose effect happened")
 	flags.StringVar(&f.result, "result", "", "with --done, the result to record")
 	flags.StringVar(&f.resultFile, "result-file", "", "with --done, the file that has the result; - is standard input")
 	c.PreRunE = func(cmd *cobra.Command, _ []string) error {
-		given := flags.Changed("result") || flags.Changed("result-file")
-		switch {
-		case f.done == f.notDone:
-			return usage("say one of --done and --not-done: whether the effect of the job happened")
-		case given && f.notDone:
-			return usage("a result belongs to --done")
-		case flags.Changed("result") && flags.Changed("result-file"):
-			return usage("say one of --result and --result-file")
+		if err := f.check(flags.Changed); err != nil {
+			return err
 		}
-		return p.readResult(&f, flags.Changed("result-file"))
+		if err := p.readResult(&f, flags.Changed("result-file")); err != nil {
+			return err
+		}
+		if f.step != "" && len(f.bytes) > 0 && !json.Valid(f.bytes) {
+			return usage("the result of a step is JSON; %.40q is not", f.bytes)
+		}
+		return nil
 	}
 	return c
+}
+
+// check refuses what contradicts itself.
+func (f *resolveFlags) check(given func(flag string) bool) error {
+	switch {
+	case f.done == f.notDone:
+		return usage("say one of --done and --not-done: whether the effect of the job happened")
+	case f.notDone && given("step"):
+		return usage("a step belongs to --done; with --not-done those that are done are not repeated anyway")
+	case f.notDone && (given("result") || given("result-file")):
+		return usage("a result belongs to --done")
+	case given("result") && given("result-file"):
+		return usage("say one of --result and --result-file")
+	case given("step") && f.step == "":
+		return usage("--step has no name")
+	}
+	return nil
 }
 
 // readResult reads what is to be recorded, and a little more than may be.
@@ -85,24 +105,30 @@ func (p *program) readResult(f *resolveFlags, fromFile bool) error {
 
 func (p *program) deadResolve(ctx context.Context, s *scheduler.Scheduler, f *resolveFlags, kind, id string) error {
 	v := resolvedView{Kind: kind, ID: id, Done: true}
-	if f.done {
-		if err := s.ResolveDone(ctx, kind, id, f.bytes); err != nil {
-			return deadHelp(err, kind, id)
-		}
-	} else {
-		r, err := s.ResolveNotDone(ctx, kind, id)
-		if err != nil {
-			return deadHelp(err, kind, id)
-		}
-		v.Done, v.Seq = r.Done, r.Seq
+	var back scheduler.Replayed
+	var err error
+	said := f.done && f.step == ""
+	switch {
+	case said:
+		err = s.ResolveDone(ctx, kind, id, f.bytes)
+	case f.done:
+		back, err = s.ResolveStepDone(ctx, kind, id, scheduler.StepDone{Name: f.step, Result: f.bytes})
+	default:
+		back, err = s.ResolveNotDone(ctx, kind, id)
+	}
+	if err != nil {
+		return deadHelp(err, kind, id)
+	}
+	if !said {
+		v.Done, v.Seq = back.Done, back.Seq
 	}
 	switch {
 	case p.asJSON:
 		return p.printJSON(v)
-	case v.Done && !f.done:
-		p.printf("%s %s was done already: its result stands, and the letter is gone\n", kind, printable(id))
-	case v.Done:
+	case said:
 		p.printf("%s %s is done, and the letter is gone\n", kind, printable(id))
+	case v.Done:
+		p.printf("%s %s was done already: its result stands, and the letter is gone\n", kind, printable(id))
 	default:
 		p.printf("%s %s is queued again, see %s\n", kind, printable(id), hint(kind, id, "job"))
 	}

@@ -105,5 +105,8 @@ func (p *program) showLetter(v letterView) {
 	p.printf("payload: %s\n", printable(string(v.Payload)))
 	if v.Doubt != "" {
 		p.printf("in doubt: %s\nresolve it: %s\n", v.Doubt, resolveHint(v.Kind, v.ID))
+		if v.OpenStep != "" {
+			p.printf("or, if the step's effect happened and the rest is to follow: %s\n", hint(v.Kind, v.ID, "dead", "resolve", "--step", v.OpenStep, "--done"))
+		}
 	}
 }

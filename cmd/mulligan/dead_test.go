@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/api"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 )
 
@@ -52,7 +53,7 @@ func TestAJobInDoubtIsResolvedByAPerson(t *testing.T) {
 	bury(t, e, mulligan.Job{Kind: "mail.send", ID: id, Payload: []byte("{}")}, doubted())
 
 	shown := call(t, "", at("dead", "show", "mail.send", id)...)
-	for _, want := range []string{"is dead (in_doubt)", "charge", "its step mail began at ", done, notDone} {
+	for _, want := range []string{"is dead (in_doubt)", "charge", "its step mail began at ", done, notDone, "`mulligan dead resolve --step mail --done mail.send 'a b; rm -rf /'`"} {
 		if shown.code != exitDone || !strings.Contains(shown.out, want) {
 			t.Errorf("dead show: exit %d, no %q in\n%s", shown.code, want, shown.out)
 		}
@@ -101,6 +102,22 @@ func TestTheResultOfAResolvedJobIsRecorded(t *testing.T) {
 	}
 }
 
+func TestAStepIsResolvedAndTheRestFollows(t *testing.T) {
+	e, at := provisionedServer(t)
+	bury(t, e, mulligan.Job{Kind: "mail.send", ID: "x"}, doubted())
+	if c := call(t, "", at("dead", "resolve", "mail.send", "x", "--step", "charge", "--done")...); c.code != exitFailed || !strings.Contains(c.err, "charge") {
+		t.Errorf("a step that is done: exit %d, %q", c.code, c.err)
+	}
+	c := call(t, "", at("dead", "resolve", "mail.send", "x", "--step", "mail", "--done", "--result", `"250 queued"`, "--json")...)
+	if v := decoded[resolvedView](t, c); c.code != exitDone || v.Done || v.Seq == 0 {
+		t.Errorf("exit %d, %+v, %s; want it queued again", c.code, v, c.err)
+	}
+	v := decoded[api.JobView](t, call(t, "", at("job", "mail.send", "x", "--json")...))
+	if v.State != mulligan.StatusQueued || len(v.Steps) != 2 || v.Steps[1].State != api.StepDone || v.Steps[1].ResultSize != len(`"250 queued"`) {
+		t.Errorf("the job is %+v, want both steps done", v)
+	}
+}
+
 func TestAWrongWordAboutADeadJobExitsWithTwo(t *testing.T) {
 	large := filepath.Join(t.TempDir(), "large")
 	if err := os.WriteFile(large, make([]byte, mulligan.DefaultMaxResult+1), 0o600); err != nil {
@@ -112,6 +129,8 @@ func TestAWrongWordAboutADeadJobExitsWithTwo(t *testing.T) {
 		{"no word", "resolve k 1", "--done and --not-done"},
 		{"both words", "resolve k 1 --done --not-done", "one of --done and --not-done"},
 		{"a result of nothing", "resolve k 1 --not-done --result x", "belongs to --done"},
+		{"a step of nothing", "resolve k 1 --not-done --step mail", "a step belongs to --done"},
+		{"a step whose result is no JSON", "resolve k 1 --done --step mail --result sent", "JSON"},
 		{"two results", "resolve k 1 --done --result x --result-file y", "one of --result and --result-file"},
 		{"a file that is not there", "resolve k 1 --done --result-file /nowhere/r", "/nowhere/r"},
 		{"a file that is too large", "resolve k 1 --done --result-file " + large, "65536 bytes"},
