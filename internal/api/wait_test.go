@@ -55,16 +55,30 @@ func state(t *testing.T, answered <-chan *http.Response) (int, string) {
 	return 0, ""
 }
 
-// full asks until the server answers with a status.
-func full(t *testing.T, base string, status int) answer {
+// taken returns once one request more waits than before: it listens for changes.
+func taken(t *testing.T, env *natstest.Env, before int) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); env.Conn.NumSubscriptions() <= before; {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("no request waits after %v", patience)
+		}
+	}
+}
+
+// free asks until a place is free.
+func free(t *testing.T, base string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		a := request{"GET", email + "/a?wait=1ms", "", nil}.send(t, base)
-		if a.status == status {
-			return a
+		if a.status == 200 {
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("got status %d for %v, want %d", a.status, patience, status)
+			t.Fatalf("got status %d for %v, want 200", a.status, patience)
 		}
 	}
 }
@@ -92,13 +106,16 @@ func TestARequestWaitsForTheEndOfAJob(t *testing.T) {
 }
 
 func TestAFewRequestsWaitAtOnceAndOneThatGoesLeavesItsPlace(t *testing.T) {
-	s := newServer(t, natstest.Server(t), mulligan.Topology{})
+	env := natstest.Server(t)
+	s := newServer(t, env, mulligan.Topology{})
 	s.MaxWaiting = 1
 	base := listen(t, s)
 	request{"POST", email, "p", key("a")}.send(t, base).wants(t, 202, nil)
 	ctx, leave := context.WithCancel(t.Context())
+	before := env.Conn.NumSubscriptions()
 	answered := waits(ctx, t, base+email+"/a?wait=50s")
-	a := full(t, base, 503)
+	taken(t, env, before)
+	a := request{"GET", email + "/a?wait=1ms", "", nil}.send(t, base)
 	a.wants(t, 503, fields{"type": "/problems/too-many-waiting"})
 	if a.header.Get("Retry-After") == "" {
 		t.Error("got no Retry-After")
@@ -108,7 +125,7 @@ func TestAFewRequestsWaitAtOnceAndOneThatGoesLeavesItsPlace(t *testing.T) {
 	if res := <-answered; res != nil {
 		t.Errorf("got status %d for a client that went away", res.StatusCode)
 	}
-	full(t, base, 200)
+	free(t, base)
 }
 
 func TestTheTimeToReadARequestDoesNotEndItsWait(t *testing.T) {
@@ -123,12 +140,12 @@ func TestTheTimeToReadARequestDoesNotEndItsWait(t *testing.T) {
 }
 
 func TestWhoWaitsIsAnsweredAtShutdown(t *testing.T) {
-	s := newServer(t, natstest.Server(t), mulligan.Topology{})
-	s.MaxWaiting = 1
-	addr, cancel, ended := serve(t, s)
+	env := natstest.Server(t)
+	addr, cancel, ended := serve(t, newServer(t, env, mulligan.Topology{}))
 	request{"POST", email, "p", key("a")}.send(t, "http://"+addr).wants(t, 202, nil)
+	before := env.Conn.NumSubscriptions()
 	answered := waits(t.Context(), t, "http://"+addr+email+"/a?wait=50s")
-	full(t, "http://"+addr, 503)
+	taken(t, env, before)
 	cancel()
 	if status, state := state(t, answered); status != 200 || state != "queued" {
 		t.Errorf("got %d %s, want 200 queued", status, state)
