@@ -58,9 +58,29 @@ func TestAWholeFileIsRead(t *testing.T) {
 	}
 }
 
+// kind is a file of one kind.
+func kind(fields string) string { return "kinds:\n  a.b:\n    " + fields + "\n" }
+
+// A mistake is a file that has one, and what is said of it.
+type mistake struct{ name, file, want string }
+
+func namesMistakes(t *testing.T, cases []mistake) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := config.Parse([]byte(c.file))
+			if err == nil {
+				t.Fatalf("%q was read without an error, want %q", c.file, c.want)
+			}
+			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q\ngot  %q\nwant one line with %q", c.file, err, c.want)
+			}
+		})
+	}
+}
+
 func TestAMistakeInTheFileIsNamed(t *testing.T) {
-	kind := func(fields string) string { return "kinds:\n  a.b:\n    " + fields + "\n" }
-	for _, c := range []struct{ name, file, want string }{
+	namesMistakes(t, []mistake{
 		{"an unknown key of the file", "kind: {}\n", `line 1 ("kind: {}"): unknown field "kind"`},
 		{"an unknown key of a kind", kind("efect: pure"), `kind a.b: line 3 ("efect: pure"): unknown field "efect"`},
 		{"an unknown key of a target", kind("{effect: pure, http: {uri: x}}"), `kind a.b: line 3`},
@@ -85,6 +105,20 @@ func TestAMistakeInTheFileIsNamed(t *testing.T) {
 		{"a downstream that is no name", kind("{effect: pure, downstream: 'a b'}"), `kind a.b: downstream "a b"`},
 		{"two concurrencies of one downstream", "kinds:\n  a: {effect: pure, http: {url: 'http://h/1', concurrency: 2}}\n  b: {effect: pure, http: {url: 'http://h/2', concurrency: 3}}\n",
 			"kinds a and b share the downstream h but name different http.concurrency, 2 and 3"},
+		{"a rate of nothing", "user_rate: {per_second: 0}\n", "user_rate.per_second is 0"},
+		{"a burst of nothing", "user_rate: {burst: 0}\n", "user_rate.burst is 0"},
+		{"a negative rate", "user_rate: {per_second: -1}\n", "user_rate: user rate of -1"},
+		{"a prefix in capitals", "topology: {prefix: SHOP}\n", "topology: prefix"},
+		{"too many replicas", "topology: {replicas: 7}\n", "topology: replicas 7"},
+		{"a number that is too large", "topology: {replicas: 99999999999999999999}\n", "line 1"},
+		{"two documents", "kinds: {}\n---\nkinds: {}\n", "more than one document"},
+		{"no YAML", "kinds: [\n", "line 1"},
+		{"another type", "just text\n", "line 1"},
+	})
+}
+
+func TestAZeroAndAFractionAreNamed(t *testing.T) {
+	namesMistakes(t, []mistake{
 		{"no attempts", kind("{effect: pure, policy: {attempts: 0}}"), "kind a.b: policy: attempts is 0; leave it out for the default of 4, or write 1 for no retry"},
 		{"no time", kind("{effect: pure, policy: {total: 0s}}"), "kind a.b: policy: total is 0; leave it out for the default of 10s"},
 		{"no first delay", kind("{effect: pure, policy: {first_delay: 0}}"), "kind a.b: policy: first_delay is 0; leave it out for the default of 100ms"},
@@ -106,26 +140,7 @@ func TestAMistakeInTheFileIsNamed(t *testing.T) {
 		{"half a byte", kind("{effect: once, max_result: 1.5}"), `kind a.b: max_result "1.5" is not a number of bytes`},
 		{"a result beyond all bounds", kind("{effect: once, max_result: 4096MiB}"), "kind a.b: max_result 4096MiB is more"},
 		{"results that are maybe kept", kind("{effect: pure, keep_results: often}"), "kind a.b: line 3"},
-		{"a rate of nothing", "user_rate: {per_second: 0}\n", "user_rate.per_second is 0"},
-		{"a burst of nothing", "user_rate: {burst: 0}\n", "user_rate.burst is 0"},
-		{"a negative rate", "user_rate: {per_second: -1}\n", "user_rate: user rate of -1"},
-		{"a prefix in capitals", "topology: {prefix: SHOP}\n", "topology: prefix"},
-		{"too many replicas", "topology: {replicas: 7}\n", "topology: replicas 7"},
-		{"a number that is too large", "topology: {replicas: 99999999999999999999}\n", "line 1"},
-		{"two documents", "kinds: {}\n---\nkinds: {}\n", "more than one document"},
-		{"no YAML", "kinds: [\n", "line 1"},
-		{"another type", "just text\n", "line 1"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			_, err := config.Parse([]byte(c.file))
-			if err == nil {
-				t.Fatalf("%q was read without an error, want %q", c.file, c.want)
-			}
-			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%q\ngot  %q\nwant one line with %q", c.file, err, c.want)
-			}
-		})
-	}
+	})
 }
 
 func TestAKindSaysWhatIsKeptOfIt(t *testing.T) {
