@@ -150,6 +150,16 @@ func (k *Kind) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// Fingerprint identifies what a kind is declared as, its defaults filled in: it
+// is short, and another one for every other declaration.
+func (k Kind) Fingerprint() string {
+	const short = 12
+	if n, err := k.Normal(); err == nil {
+		k = n
+	}
+	return string(FingerprintOf(k.encode()))[:short]
+}
+
 func (k Kind) encode() []byte {
 	b, err := json.Marshal(k)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mulligan-queue/mulligan"
 )
@@ -86,6 +87,26 @@ func TestReasonsAreAClosedSet(t *testing.T) {
 	for _, r := range []mulligan.Reason{"", "bored", mulligan.Snoozed, mulligan.InProgress, mulligan.NotYet} {
 		if r.Valid() {
 			t.Errorf("%q is valid as a reason for which a job is spent", r)
+		}
+	}
+}
+
+func TestAFingerprintTellsDeclarationsApart(t *testing.T) {
+	a := mulligan.Kind{Name: "a.b", Effect: mulligan.Keyed}
+	n, err := a.Normal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Fingerprint() != n.Fingerprint() || len(a.Fingerprint()) != 12 {
+		t.Errorf("with and without its defaults a kind is %q and %q", a.Fingerprint(), n.Fingerprint())
+	}
+	for _, change := range []func(k *mulligan.Kind){
+		func(k *mulligan.Kind) { k.Effect = mulligan.Once }, func(k *mulligan.Kind) { k.Downstream = "d" }, func(k *mulligan.Kind) { k.Policy.Attempts = 2 },
+		func(k *mulligan.Kind) { k.KeyTTL = time.Hour }, func(k *mulligan.Kind) { k.KeepResults = true }, func(k *mulligan.Kind) { k.MaxResult = 1 },
+	} {
+		other := a
+		if change(&other); other.Fingerprint() == a.Fingerprint() {
+			t.Errorf("%+v has the fingerprint of %+v", other, a)
 		}
 	}
 }

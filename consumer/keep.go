@@ -3,7 +3,9 @@ package consumer
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,15 +25,18 @@ const maxRetriesWaiting = 1_000_000
 // announce makes the worker discoverable, with what it serves.
 func (w *Worker) announce() (micro.Service, error) {
 	host, _ := os.Hostname() // empty if unknown
-	var kinds []string
-	for name := range w.kinds {
+	var kinds, declared []string
+	for _, name := range slices.Sorted(maps.Keys(w.kinds)) {
+		k := w.kinds[name].Kind
 		kinds = append(kinds, name)
+		declared = append(declared, name+"="+string(k.Effect)+":"+k.Fingerprint())
 	}
 	return micro.AddService(w.Conn, micro.Config{
 		Name: ServiceName, Version: "1.0.0", Description: "runs jobs",
 		Metadata: map[string]string{
 			"prefix": w.Topology.JobsRoot(), "downstreams": strings.Join(w.downstreams(), ","), "kinds": strings.Join(kinds, ","),
-			"host": host, "pid": fmt.Sprint(os.Getpid()),
+			"declared": strings.Join(declared, ","), // as what, for whoever compares
+			"host":     host, "pid": fmt.Sprint(os.Getpid()),
 		},
 	})
 }

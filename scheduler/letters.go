@@ -135,3 +135,25 @@ func (s *Scheduler) Letter(ctx context.Context, kind, id string) (mulligan.Lette
 	}
 	return mulligan.Letter{}, fmt.Errorf("%w: no dead letter of %s %.80q", mulligan.ErrNotFound, kind, id)
 }
+
+// LetterAt returns the letter at a sequence of the stream of letters, as
+// [Scheduler.Letters] gives it. Key conflicts and malformed messages lie beside
+// the letter of their key, and only so each of them can be had. It fails with
+// [mulligan.ErrNotFound].
+func (s *Scheduler) LetterAt(ctx context.Context, seq uint64) (mulligan.Letter, error) {
+	if err := s.connect(ctx); err != nil {
+		return mulligan.Letter{}, err
+	}
+	var m *jetstream.RawStreamMsg
+	var err error = jetstream.ErrMsgNotFound
+	if seq > 0 { // the server takes zero for no question
+		m, err = s.dead.GetMsg(ctx, seq)
+	}
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return mulligan.Letter{}, fmt.Errorf("%w: no dead letter %d", mulligan.ErrNotFound, seq)
+	case err != nil:
+		return mulligan.Letter{}, fmt.Errorf("%w: read letter %d: %w", mulligan.ErrUnavailable, seq, err)
+	}
+	return mulligan.OpenLetter(&nats.Msg{Header: m.Header, Data: m.Data}, m.Sequence)
+}

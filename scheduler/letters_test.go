@@ -148,3 +148,25 @@ func TestALetterIsFoundByItsKindAndID(t *testing.T) {
 		})
 	}
 }
+
+func TestEachLetterIsFoundByItsNumber(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	own := f.letter(t, mulligan.Letter{Envelope: job("x", []byte("own"))})
+	first := f.letter(t, mulligan.Letter{Envelope: job("x", []byte("first")), Reason: mulligan.KeyConflict})
+	second := f.letter(t, mulligan.Letter{Envelope: job("x", []byte("second")), Reason: mulligan.KeyConflict})
+	garbage := f.put(t, &nats.Msg{Subject: f.Env.Topology.DeadRoot() + ".a.garbage", Data: []byte("not a letter")})
+	for _, want := range []mulligan.Letter{own, first, second} {
+		l, err := f.LetterAt(t.Context(), want.Seq)
+		if err != nil || l.Seq != want.Seq || string(l.Payload) != string(want.Payload) || l.Reason != want.Reason {
+			t.Errorf("letter %d is %q, %s, %v; want %q, %s", want.Seq, l.Payload, l.Reason, err, want.Payload, want.Reason)
+		}
+	}
+	if _, err := f.LetterAt(t.Context(), garbage); err == nil {
+		t.Error("what is no letter was opened")
+	}
+	for _, seq := range []uint64{0, garbage + 1} {
+		if l, err := f.LetterAt(t.Context(), seq); !errors.Is(err, mulligan.ErrNotFound) {
+			t.Errorf("letter %d: got %+v, %v", seq, l, err)
+		}
+	}
+}

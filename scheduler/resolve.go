@@ -3,12 +3,14 @@ package scheduler
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/dedupe"
 )
 
 // ResolveDone records the word of a person that the effect of a dead job did
@@ -85,6 +87,43 @@ func (s *Scheduler) settleDone(ctx context.Context, l *mulligan.Letter, result *
 		return fmt.Errorf("%w: the key belongs to another payload by now", ErrNotReplayable)
 	}
 	return err
+}
+
+// A Finding is what is known of a dead job besides its letter.
+type Finding struct {
+	// Record is nil if the key has none that can be read, or another payload's.
+	Record *mulligan.Record
+	// Doubt says why running the job again may repeat its effect, so that a
+	// replay fails with [mulligan.ErrInDoubt]; empty if it may not.
+	Doubt string
+}
+
+// Find looks up what is known of the job of a letter.
+func (s *Scheduler) Find(ctx context.Context, l *mulligan.Letter) (Finding, error) {
+	if l.Reason == mulligan.KeyConflict || l.Reason == mulligan.Malformed {
+		return Finding{}, nil // its key is another job's, or none
+	}
+	if err := s.connect(ctx); err != nil {
+		return Finding{}, err
+	}
+	r, err := s.look(ctx, l)
+	if errors.Is(err, dedupe.ErrUnreadable) {
+		return Finding{Doubt: "the record of its key cannot be read"}, nil
+	}
+	if err != nil {
+		return Finding{}, fmt.Errorf("%w: look for %s %.80q: %w", mulligan.ErrUnavailable, l.Kind, l.ID, err)
+	}
+	ttl, err := s.keyTTL(ctx, l.Kind)
+	if err != nil {
+		return Finding{}, err
+	}
+	switch {
+	case r == nil || r.Payload != l.Fingerprint():
+		return Finding{Doubt: doubt(new(mulligan.Record), l, ttl, time.Now())}, nil
+	case r.State == mulligan.Done || r.State == mulligan.Live || r.State == mulligan.Parked:
+		return Finding{Record: r}, nil // it is done, or runs again already
+	}
+	return Finding{Record: r, Doubt: doubt(r, l, ttl, time.Now())}, nil
 }
 
 // doubt says why running the job of a letter again may repeat its effect, or

@@ -138,8 +138,12 @@ func TestWhenAReplayMayRepeatAnEffect(t *testing.T) {
 			e := job("x", []byte("x"))
 			tt.rec.State, tt.rec.Reason = mulligan.Dead, mulligan.AttemptsExhausted
 			f.record(t, e, tt.rec)
-			f.letter(t, mulligan.Letter{Envelope: e, BuriedAt: time.Now()})
-			_, err := f.Replay(t.Context(), kind, "x")
+			l := f.letter(t, mulligan.Letter{Envelope: e, BuriedAt: time.Now()})
+			found, err := f.Find(t.Context(), &l)
+			if err != nil || found.Record == nil || (found.Doubt == "") != (tt.doubt == "") || !strings.Contains(found.Doubt, tt.doubt) {
+				t.Errorf("before a replay: %+v, %v, want doubt: %q", found, err, tt.doubt)
+			}
+			_, err = f.Replay(t.Context(), kind, "x")
 			if tt.doubt == "" && err != nil || tt.doubt != "" && (!errors.Is(err, mulligan.ErrInDoubt) || !strings.Contains(err.Error(), tt.doubt)) {
 				t.Errorf("replay: %v, want doubt: %q", err, tt.doubt)
 			}
@@ -209,4 +213,31 @@ func TestAKeyIsBuriedOnceHoweverManyMessagesItHas(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	})
+}
+
+func TestWhatIsFoundOfAJobIsItsOwn(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	e := job("x", []byte("x"))
+	l := f.doubted(t, e)
+	conflict := mulligan.Letter{Envelope: job("x", []byte("y")), Reason: mulligan.KeyConflict}
+	if found, err := f.Find(t.Context(), &conflict); err != nil || found.Record != nil || found.Doubt != "" {
+		t.Errorf("of another payload: %+v, %v; want nothing", found, err)
+	}
+	if found, err := f.Find(t.Context(), &l); err != nil || found.Record == nil || found.Record.OpenStep().Name != "mail" || found.Doubt == "" {
+		t.Errorf("of the job: %+v, %v; want its record and the doubt", found, err)
+	}
+	f.record(t, e, mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult(nil, time.Now())})
+	if found, err := f.Find(t.Context(), &l); err != nil || found.Doubt != "" {
+		t.Errorf("once it is done: %+v, %v; want no doubt", found, err)
+	}
+	kv, err := f.JS.KeyValue(t.Context(), mulligan.Topology{}.LedgerBucket())
+	if err == nil {
+		_, err = kv.Put(t.Context(), e.RecordKey(), []byte("garbage"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := f.Find(t.Context(), &l); err != nil || found.Record != nil || !strings.Contains(found.Doubt, "cannot be read") {
+		t.Errorf("of a record that is garbage: %+v, %v; want a doubt", found, err)
+	}
 }

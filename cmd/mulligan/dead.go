@@ -2,18 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"github.com/mulligan-queue/mulligan"
-	"github.com/mulligan-queue/mulligan/internal/api"
+	"github.com/mulligan-queue/mulligan/dedupe"
 	"github.com/mulligan-queue/mulligan/scheduler"
 )
 
@@ -28,18 +26,7 @@ type deadJob struct {
 	User      string          `json:"user"`
 	Task      string          `json:"task"`
 	BuriedAt  time.Time       `json:"buried_at"`
-}
-
-// letterView is all of a dead letter.
-type letterView struct {
-	deadJob
-	Seq             uint64            `json:"seq"`
-	Published       time.Time         `json:"published"`
-	Deadline        time.Time         `json:"deadline"`
-	Headers         nats.Header       `json:"headers,omitempty"`
-	History         []api.AttemptView `json:"history,omitempty"`
-	Payload         json.RawMessage   `json:"payload,omitempty"`
-	PayloadEncoding string            `json:"payload_encoding,omitempty"` // json, text or base64
+	Seq       uint64          `json:"seq"` // in the stream of letters
 }
 
 func (p *program) deadCommand() *cobra.Command {
@@ -60,17 +47,18 @@ func (p *program) deadCommand() *cobra.Command {
 	ls.Flags().StringVar(&q.Kind, "kind", "", "only of this kind")
 	ls.Flags().StringVar(&reason, "reason", "", "only those that died for this reason")
 	ls.Flags().IntVar(&q.Limit, "limit", 100, "how many at most")
-	one := func(use, short string, do func(ctx context.Context, s *scheduler.Scheduler, kind, id string) error) *cobra.Command {
-		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
-			if err := mulligan.ValidKindName(args[0]); err != nil {
-				return &usageError{err}
-			}
-			return p.withDead(cmd.Context(), func(ctx context.Context, s *scheduler.Scheduler) error { return do(ctx, s, args[0], args[1]) })
-		}}
-	}
-	return group("dead", "List, show and replay dead letters", ls,
-		one("show KIND ID", "Show a dead letter: headers, history and payload", p.deadShow),
-		one("replay KIND ID", "Publish a dead job again, under its key and with fresh attempts", p.deadReplay))
+	replay := p.oneLetter("replay KIND ID", "Publish a dead job again, under its key and with fresh attempts", p.deadReplay)
+	return group("dead", "List, show, replay and resolve dead letters", ls, p.deadShowCommand(), replay, p.deadResolveCommand())
+}
+
+// oneLetter is a command about the letter of a key.
+func (p *program) oneLetter(use, short string, do func(ctx context.Context, s *scheduler.Scheduler, kind, id string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
+		if err := mulligan.ValidKindName(args[0]); err != nil {
+			return &usageError{err}
+		}
+		return p.withDead(cmd.Context(), func(ctx context.Context, s *scheduler.Scheduler) error { return do(ctx, s, args[0], args[1]) })
+	}}
 }
 
 func checkQuery(q scheduler.Query) error {
@@ -122,41 +110,15 @@ func (p *program) deadList(ctx context.Context, s *scheduler.Scheduler, q schedu
 	}
 	var rows []table.Row
 	for _, d := range list {
-		rows = append(rows, table.Row{local(d.BuriedAt), d.Kind, d.ID, string(d.Reason), d.Attempts, d.User, d.ErrorType, d.Error})
+		rows = append(rows, table.Row{d.Seq, local(d.BuriedAt), d.Kind, d.ID, string(d.Reason), d.Attempts, d.User, d.ErrorType, d.Error})
 	}
-	p.printTable(table.Row{"buried", "kind", "id", "reason", "attempts", "user", "type", "error"}, rows)
+	p.printTable(table.Row{"seq", "buried", "kind", "id", "reason", "attempts", "user", "type", "error"}, rows)
 	return nil
 }
 
 func newDeadJob(l *mulligan.Letter) deadJob {
 	return deadJob{Kind: l.Kind, ID: l.ID, Reason: l.Reason, ErrorType: l.ErrorType, Error: l.Error, Attempts: l.Attempts,
-		User: l.User, Task: l.Task, BuriedAt: l.BuriedAt}
-}
-
-func (p *program) deadShow(ctx context.Context, s *scheduler.Scheduler, kind, id string) error {
-	l, err := s.Letter(ctx, kind, id)
-	if err != nil {
-		return deadHelp(err)
-	}
-	v := letterView{deadJob: newDeadJob(&l), Seq: l.Seq, Published: l.Published, Deadline: l.Deadline, Headers: l.Header}
-	v.History = api.View(mulligan.Status{Record: &mulligan.Record{History: l.History}}).History
-	v.Payload, v.PayloadEncoding = asValue(l.Payload)
-	if p.asJSON {
-		return p.printJSON(v)
-	}
-	p.showLetter(v)
-	return nil
-}
-
-func (p *program) showLetter(v letterView) {
-	p.showJob(api.JobView{Kind: v.Kind, ID: v.ID, State: mulligan.StatusDead, Reason: v.Reason, Attempts: v.Attempts, Error: v.Error, History: v.History})
-	p.printf("\npublished %s, deadline %s, buried %s\n", local(v.Published), local(v.Deadline), local(v.BuriedAt))
-	for name, values := range v.Headers {
-		for _, value := range values {
-			p.printf("%s: %s\n", printable(name), printable(value))
-		}
-	}
-	p.printf("payload: %s\n", printable(string(v.Payload)))
+		User: l.User, Task: l.Task, BuriedAt: l.BuriedAt, Seq: l.Seq}
 }
 
 // replayedView is what a replay did.
@@ -171,7 +133,7 @@ type replayedView struct {
 func (p *program) deadReplay(ctx context.Context, s *scheduler.Scheduler, kind, id string) error {
 	r, err := s.Replay(ctx, kind, id)
 	if err != nil {
-		return deadHelp(err)
+		return deadHelp(err, kind, id)
 	}
 	if p.asJSON {
 		return p.printJSON(replayedView{Kind: kind, ID: id, Seq: r.Seq, Done: r.Done})
@@ -180,13 +142,17 @@ func (p *program) deadReplay(ctx context.Context, s *scheduler.Scheduler, kind, 
 		p.printf("%s %s was done already: its result stands, and the letter is gone\n", kind, printable(id))
 		return nil
 	}
-	p.printf("%s %s is queued again, see `mulligan job %s %s`\n", kind, printable(id), kind, printable(id))
+	p.printf("%s %s is queued again, see %s\n", kind, printable(id), hint(kind, id, "job"))
 	return nil
 }
 
-func deadHelp(err error) error {
-	if errors.Is(err, mulligan.ErrNotFound) {
+// deadHelp says what can be done about an error.
+func deadHelp(err error, kind, id string) error {
+	switch {
+	case errors.Is(err, mulligan.ErrNotFound):
 		return fmt.Errorf("%w; see `mulligan dead ls` for what there is", err)
+	case errors.Is(err, mulligan.ErrInDoubt), errors.Is(err, dedupe.ErrUnreadable):
+		return fmt.Errorf("%w: %s", err, resolveHint(kind, id))
 	}
 	return err
 }

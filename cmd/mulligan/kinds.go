@@ -16,8 +16,43 @@ import (
 
 // kindView is a declared kind and who serves it.
 type kindView struct {
-	mulligan.Kind
-	Workers []doctor.Process `json:"workers"`
+	Name        string           `json:"name"`
+	Effect      mulligan.Effect  `json:"effect"`
+	Policy      mulligan.Policy  `json:"policy"`
+	Downstream  string           `json:"downstream"`
+	KeyTTL      string           `json:"key_ttl,omitempty"`
+	KeepResults bool             `json:"keep_results,omitempty"`
+	MaxResult   int              `json:"max_result"` // in bytes
+	Workers     []doctor.Process `json:"workers"`
+}
+
+func newKindView(k mulligan.Kind, live []doctor.Process) kindView {
+	v := kindView{Name: k.Name, Effect: k.Effect, Policy: k.Policy, Downstream: k.Downstream,
+		KeepResults: k.KeepResults, MaxResult: k.MaxResult, Workers: []doctor.Process{}}
+	if k.KeyTTL != 0 {
+		v.KeyTTL = k.KeyTTL.String()
+	}
+	for _, w := range live {
+		if slices.Contains(w.Kinds, k.Name) {
+			v.Workers = append(v.Workers, w)
+		}
+	}
+	return v
+}
+
+// special are the settings of a kind that are not the default.
+func (v kindView) special() string {
+	var all []string
+	if v.KeyTTL != "" && v.KeyTTL != mulligan.DefaultKeyTTL.String() {
+		all = append(all, "key_ttl "+v.KeyTTL)
+	}
+	if v.KeepResults {
+		all = append(all, "keep_results")
+	}
+	if v.MaxResult != 0 && v.MaxResult != mulligan.DefaultMaxResult {
+		all = append(all, fmt.Sprintf("max_result %d", v.MaxResult))
+	}
+	return strings.Join(all, ", ")
 }
 
 func (p *program) kindsCommand() *cobra.Command {
@@ -47,13 +82,7 @@ func (p *program) showKinds(ctx context.Context) error {
 	}
 	views := []kindView{}
 	for _, k := range kinds {
-		v := kindView{Kind: k, Workers: []doctor.Process{}}
-		for _, w := range live {
-			if slices.Contains(w.Kinds, k.Name) {
-				v.Workers = append(v.Workers, w)
-			}
-		}
-		views = append(views, v)
+		views = append(views, newKindView(k, live))
 	}
 	if p.asJSON {
 		return p.printJSON(views)
@@ -77,7 +106,7 @@ func (p *program) kindsTable(views []kindView) {
 			who = []string{"nobody"}
 		}
 		policy := fmt.Sprintf("%d attempts in %v", v.Policy.Attempts, v.Policy.Total)
-		rows = append(rows, table.Row{v.Name, string(v.Effect), v.Downstream, policy, strings.Join(who, " ")})
+		rows = append(rows, table.Row{v.Name, string(v.Effect), v.Downstream, policy, v.special(), strings.Join(who, " ")})
 	}
-	p.printTable(table.Row{"kind", "effect", "downstream", "policy", "served by"}, rows)
+	p.printTable(table.Row{"kind", "effect", "downstream", "policy", "other than default", "served by"}, rows)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ type jobLine struct {
 
 // parseLine reads one job. Its payload is the bytes that stand in the line.
 func parseLine(line []byte, now time.Time) (mulligan.Job, error) {
+	if err := checkFields(line); err != nil {
+		return mulligan.Job{}, err
+	}
 	var l jobLine
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
@@ -53,6 +57,44 @@ func parseLine(line []byte, now time.Time) (mulligan.Job, error) {
 	return job, nil
 }
 
+// checkFields refuses what encoding/json lets pass: a name in other letters,
+// such as "ID", and a field that comes twice. What is not an object is left to
+// the decoder, which says so.
+func checkFields(line []byte) error {
+	d := json.NewDecoder(bytes.NewReader(line))
+	if first, err := d.Token(); err != nil || first != json.Delim('{') {
+		return nil
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return nil
+		}
+		known := slices.Contains(lineFields(), name)
+		as := slices.IndexFunc(lineFields(), func(f string) bool { return strings.EqualFold(f, name) })
+		switch {
+		case !known && as >= 0:
+			return fmt.Errorf("unknown field %.80q; write it %q", name, lineFields()[as])
+		case !known:
+			return fmt.Errorf("unknown field %.80q", name)
+		case seen[name]:
+			return fmt.Errorf("the field %q comes twice", name)
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+func lineFields() []string {
+	return []string{"kind", "id", "user", "task", "payload", "deadline", "not_before", "content_type"}
+}
+
 func notAJob(err error) error {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
@@ -76,6 +118,9 @@ type lineReader struct {
 
 var errLineTooLong = errors.New("the line is too long")
 
+// byteOrderMark is what some editors write before a text in UTF-8.
+const byteOrderMark = "\xef\xbb\xbf"
+
 // next returns the next line, or errLineTooLong for one that was skipped, and
 // how many bytes it took. It ends with io.EOF.
 func (r *lineReader) next() (line []byte, size int, err error) {
@@ -95,6 +140,9 @@ func (r *lineReader) next() (line []byte, size int, err error) {
 		}
 		if size > r.limit {
 			return nil, size, fmt.Errorf("%w: %d bytes, the limit is %d", errLineTooLong, size, r.limit)
+		}
+		if r.line == 1 {
+			line = bytes.TrimPrefix(line, []byte(byteOrderMark))
 		}
 		return bytes.TrimSpace(line), size, nil
 	}

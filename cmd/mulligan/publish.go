@@ -40,6 +40,9 @@ func (p *program) publishCommand() *cobra.Command {
 				}
 				return p.publishFile(cmd.Context(), f.file)
 			}
+			if cmd.Flags().Changed("id") && f.id == "" {
+				return usage("--id is empty; a pure kind may go without")
+			}
 			return p.publishOne(cmd.Context(), f, args)
 		},
 	}
@@ -122,14 +125,31 @@ func (p *program) publishOne(ctx context.Context, f publishFlags, args []string)
 		}
 	}
 	switch ended := o.Receipt.State; {
+	case wrongArgument(o.Err):
+		return &usageError{o.Err}
 	case o.Err != nil:
 		return o.Err
 	case ended == mulligan.Spent || ended == mulligan.Dead:
-		return fmt.Errorf("%s %s is %s (%s); run it with `mulligan dead replay %s %s`, or publish it under a new ID", v.Kind, printable(v.ID), ended, v.Reason, v.Kind, printable(v.ID))
+		return fmt.Errorf("%s %s is %s", v.Kind, quote(v.ID), deadAlready(o.Receipt))
 	case !p.asJSON:
 		p.showPublished(v)
 	}
 	return nil
+}
+
+// wrongArgument reports whether an error is about what was asked for, and not
+// about what the server has.
+func wrongArgument(err error) bool {
+	return errors.Is(err, mulligan.ErrBadID) || errors.Is(err, mulligan.ErrNoKey) || errors.Is(err, mulligan.ErrBadJob)
+}
+
+// deadAlready says of a key that is spent or dead why, and how to go on.
+func deadAlready(r mulligan.Receipt) string {
+	how := fmt.Sprintf("run it with %s, or publish it under a new ID", hint(r.Kind, r.ID, "dead", "replay"))
+	if r.Reason == mulligan.InDoubt {
+		how = resolveHint(r.Kind, r.ID)
+	}
+	return fmt.Sprintf("%s (%s); %s", r.State, r.Reason, how)
 }
 
 // oneJob makes the job of the arguments.
@@ -142,10 +162,16 @@ func (p *program) oneJob(f publishFlags, args []string) (mulligan.Job, error) {
 	if err := mulligan.ValidKindName(job.Kind); err != nil {
 		return job, &usageError{err}
 	}
+	if _, err := mulligan.ParseToken(mulligan.Token(job.ID)); job.ID != "" && err != nil {
+		return job, usage("--id: %w", err)
+	}
 	var err error
 	now := time.Now()
 	if job.Deadline, err = when(f.deadline, now); err != nil {
 		return job, usage("--deadline %w", err)
+	}
+	if f.deadline != "" && !job.Deadline.After(now) {
+		return job, usage("--deadline %s is in the past", f.deadline)
 	}
 	if job.NotBefore, err = when(f.notBefore, now); err != nil {
 		return job, usage("--not-before %w", err)

@@ -32,8 +32,9 @@ type filing struct {
 	jobs  []mulligan.Job // of the batch
 	lines []fileLine     // of the batch, those without a job too
 	bytes int            // of its lines
+	last  int            // line of which it is known what became of it
 
-	stored, duplicate, ended, bad int
+	tally tally
 }
 
 // A fileLine is a line whose fate is known if it is bad, and otherwise becomes
@@ -65,8 +66,9 @@ func (p *program) publishFile(ctx context.Context, path string) error {
 		in:  lineReader{in: bufio.NewReaderSize(in, lineBuffers), limit: int(l.nc.MaxPayload()) + lineExtra}}
 	err = f.run(ctx)
 	f.bar.stop(err == nil)
+	f.summary()
 	if err == nil {
-		err = f.summary()
+		err = f.tally.err()
 	}
 	return err
 }
@@ -92,18 +94,55 @@ func (p *program) open(path string) (io.ReadCloser, int64, error) {
 	return f, info.Size(), nil
 }
 
-// run publishes line by line. It ends early when the server takes nothing more.
+// A readLine is a line as it was read, or the error in its place.
+type readLine struct {
+	text   []byte
+	size   int
+	number int
+	err    error
+}
+
+// read hands out the lines until their end, or until ctx is done. Nobody waits
+// for it then: a read of standard input cannot be interrupted.
+func (f *filing) read(ctx context.Context) <-chan readLine {
+	lines := make(chan readLine)
+	go func() {
+		for {
+			text, size, err := f.in.next()
+			select {
+			case lines <- readLine{text, size, f.in.line, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil && !errors.Is(err, errLineTooLong) {
+				return
+			}
+		}
+	}()
+	return lines
+}
+
+// run publishes line by line. It ends early when the server takes nothing more,
+// or when ctx is done.
 func (f *filing) run(ctx context.Context) error {
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lines := f.read(within)
 	for {
-		line, size, err := f.in.next()
-		if errors.Is(err, io.EOF) {
+		var l readLine
+		select {
+		case l = <-lines:
+		case <-ctx.Done():
+			return f.stopped(ctx.Err())
+		}
+		if errors.Is(l.err, io.EOF) {
 			return f.flush(ctx)
 		}
-		if err != nil && !errors.Is(err, errLineTooLong) {
-			return errors.Join(f.flush(ctx), fmt.Errorf("read line %d: %w", f.in.line, err))
+		if l.err != nil && !errors.Is(l.err, errLineTooLong) {
+			return errors.Join(f.flush(ctx), fmt.Errorf("read line %d: %w", l.number, l.err))
 		}
-		f.take(line, err)
-		f.bytes += size
+		f.take(l)
+		f.bytes += l.size
 		if len(f.lines) >= batchJobs || f.bytes >= batchBytes {
 			if err := f.flush(ctx); err != nil {
 				return err
@@ -113,15 +152,16 @@ func (f *filing) run(ctx context.Context) error {
 }
 
 // take adds a line to the batch. An empty line is none.
-func (f *filing) take(line []byte, err error) {
+func (f *filing) take(read readLine) {
 	var job mulligan.Job
+	err := read.err
 	if err == nil {
-		if len(line) == 0 {
+		if len(read.text) == 0 {
 			return
 		}
-		job, err = parseLine(line, time.Now())
+		job, err = parseLine(read.text, time.Now())
 	}
-	l := fileLine{number: f.in.line}
+	l := fileLine{number: read.number}
 	if err != nil {
 		l.fate = mulligan.Outcome{Receipt: mulligan.Receipt{Kind: job.Kind, ID: job.ID}, Err: err}
 	} else {
@@ -132,7 +172,10 @@ func (f *filing) take(line []byte, err error) {
 
 // flush publishes the batch and reports what became of each line.
 func (f *filing) flush(ctx context.Context) error {
-	var stuck error
+	if ctx.Err() != nil {
+		return f.stopped(ctx.Err()) // not one of the batch was sent
+	}
+	var trouble troubles
 	fates := f.pub.PublishMany(ctx, f.jobs)
 	for _, l := range f.lines {
 		if l.fate.Err == nil {
@@ -140,21 +183,29 @@ func (f *filing) flush(ctx context.Context) error {
 			l.fate.Err = f.unknown(l.fate.Err, l.fate.Receipt.Kind, f.kinds)
 		}
 		if hopeless(l.fate.Err) {
-			stuck = l.fate.Err
+			trouble.add(l.number, l.fate.Err)
 		}
 		if err := f.report(l.number, l.fate); err != nil {
 			return err
 		}
+		f.last = l.number
 	}
 	f.bar.add(f.bytes)
 	f.jobs, f.lines, f.bytes = f.jobs[:0], f.lines[:0], 0
-	if stuck == nil {
-		stuck = ctx.Err()
+	for _, t := range trouble {
+		f.bar.log(f.err, t.String())
 	}
-	if stuck != nil {
-		return fmt.Errorf("stopped after line %d: %w; publish the file again when that is mended, IDs keep their jobs from running twice", f.in.line, stuck)
+	switch {
+	case ctx.Err() != nil:
+		return f.stopped(ctx.Err())
+	case len(trouble) > 0:
+		return f.stopped(errors.New(trouble[0].cause))
 	}
 	return nil
+}
+
+func (f *filing) stopped(why error) error {
+	return fmt.Errorf("stopped after line %d, with %d published: %w; publish the file again when that is mended, IDs keep their jobs from running twice", f.last, f.tally.stored, why)
 }
 
 // hopeless is an error that the lines to come would meet, too.
@@ -163,18 +214,13 @@ func hopeless(err error) bool {
 		errors.Is(err, mulligan.ErrStreamFull) || errors.Is(err, mulligan.ErrUnconfirmed)
 }
 
-// report counts what became of a line, and says so if it is bad.
+// report counts what became of a line, and says so if it will not run.
 func (f *filing) report(line int, o mulligan.Outcome) error {
-	switch {
-	case o.Err != nil:
-		f.bad++
+	switch fate := f.tally.count(o); fate {
+	case badLine:
 		f.bar.log(f.err, complaint(fmt.Sprintf("line %d", line), o.Err))
-	case o.Receipt.Ended():
-		f.ended++
-	case o.Receipt.Duplicate:
-		f.duplicate++
-	default:
-		f.stored++
+	case deadKey:
+		f.bar.log(f.err, complaint(fmt.Sprintf("line %d", line), fmt.Errorf("%s %s is %s", o.Receipt.Kind, quote(o.Receipt.ID), deadAlready(o.Receipt))))
 	}
 	if f.asJSON {
 		return f.printLine(newPublishedJob(line, o))
@@ -182,13 +228,8 @@ func (f *filing) report(line int, o mulligan.Outcome) error {
 	return nil
 }
 
-func (f *filing) summary() error {
+func (f *filing) summary() {
 	if !f.asJSON {
-		took := time.Since(f.begun)
-		f.printf("published %d, duplicates %d, ended before %d, bad lines %d, in %v\n", f.stored, f.duplicate, f.ended, f.bad, took.Round(time.Millisecond))
+		f.printf("%s, in %v\n", &f.tally, time.Since(f.begun).Round(time.Millisecond))
 	}
-	if f.bad > 0 {
-		return fmt.Errorf("lines not published: %d; mend them and publish the file again, IDs keep the others from running twice", f.bad)
-	}
-	return nil
 }

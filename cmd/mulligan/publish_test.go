@@ -32,6 +32,13 @@ func TestALineIsAJob(t *testing.T) {
 		{name: "half a line", line: `{"kind":`, wrong: "ends too early"},
 		{name: "no JSON", line: `kind=a`, wrong: "invalid character"},
 		{name: "two values", line: `{"kind":"a"} {"kind":"b"}`, wrong: "more than one"},
+		{name: "a byte order mark inside", line: "\xef\xbb\xbf" + `{"kind":"a"}`, wrong: "invalid character"},
+		{name: "a name in capitals", line: `{"kind":"a","ID":"1"}`, wrong: `unknown field "ID"; write it "id"`},
+		{name: "a name in other letters that count as the same", line: `{"\u212aind":"a"}`, wrong: `write it "kind"`},
+		{name: "a field that comes twice", line: `{"kind":"a","id":"1","id":"2"}`, wrong: `"id" comes twice`},
+		{name: "a field that comes twice, once escaped", line: `{"kind":"a","id":"1","i\u0064":"2"}`, wrong: `"id" comes twice`},
+		{name: "a payload has what fields it likes", line: `{"kind":"a","payload":{"ID":1,"id":2,"id":3}}`,
+			want: mulligan.Job{Kind: "a", Payload: []byte(`{"ID":1,"id":2,"id":3}`), ContentType: contentJSON}},
 		{name: "a bad deadline", line: `{"kind":"a","deadline":"soon"}`, wrong: "deadline"},
 		{name: "a bad not_before", line: `{"kind":"a","not_before":"-1s"}`, wrong: "not_before"},
 	} {
@@ -72,6 +79,15 @@ func TestLinesMayBeLongButNotTooLong(t *testing.T) {
 	}
 }
 
+func TestAByteOrderMarkIsIgnoredAtTheStartOnly(t *testing.T) {
+	r := lineReader{in: bufio.NewReader(strings.NewReader("\xef\xbb\xbf{}\n\xef\xbb\xbf{}")), limit: 100}
+	for _, want := range []string{"{}", "\xef\xbb\xbf{}"} {
+		if line, _, err := r.next(); string(line) != want || err != nil {
+			t.Errorf("line %d is %q, %v; want %q", r.line, line, err, want)
+		}
+	}
+}
+
 func TestOneJobIsPublished(t *testing.T) {
 	e, at := provisionedServer(t)
 	c := call(t, `{"to": "ada"}`, at("publish", "email.send", "-", "--id", "a", "--user", "u", "--task", "t", "--json")...)
@@ -97,15 +113,18 @@ func TestOneJobIsPublished(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		args []string
+		code int
 		want string
 	}{
-		{"a keyed job without an ID", []string{"publish", "email.send"}, "needs an ID"},
-		{"an unknown kind", []string{"publish", "fax.send"}, "there is: email.send, llm.complete"},
-		{"another payload under the key", []string{"publish", "email.send", "x", "--id", "a"}, "key conflict"},
+		{"a keyed job without an ID", []string{"publish", "email.send"}, exitUsage, "needs an ID"},
+		{"a start after the deadline", []string{"publish", "llm.complete", "--not-before", "30h"}, exitUsage, "not-before"},
+		{"a deadline that is too far away", []string{"publish", "llm.complete", "--deadline", "2000h"}, exitUsage, "30 days"},
+		{"an unknown kind", []string{"publish", "fax.send"}, exitFailed, "there is: email.send, llm.complete"},
+		{"another payload under the key", []string{"publish", "email.send", "x", "--id", "a"}, exitFailed, "key conflict"},
 	} {
 		got := call(t, "", at(append(c.args, "--json")...)...)
-		if v := decoded[publishedJob](t, got); got.code != exitFailed || !strings.Contains(got.err, c.want) || v.Error == "" || v.Seq != 0 {
-			t.Errorf("%s: exit %d, %q, %+v; want exit 1 and %q", c.name, got.code, got.err, v, c.want)
+		if v := decoded[publishedJob](t, got); got.code != c.code || !strings.Contains(got.err, c.want) || v.Error == "" || v.Seq != 0 {
+			t.Errorf("%s: exit %d, %q, %+v; want exit %d and %q", c.name, got.code, got.err, v, c.code, c.want)
 		}
 	}
 	st := decoded[map[string]any](t, call(t, "", at("job", "email.send", "a", "--json")...))
@@ -125,7 +144,7 @@ func TestAFileWithBadLinesPublishesTheGoodOnes(t *testing.T) {
 	in.WriteString("not JSON\n\n")
 	in.WriteString(`{"kind":"email.send","id":"big","payload":"` + strings.Repeat("x", 300_000) + `"}`)
 	c := call(t, in.String(), at("publish", "--file", "-")...)
-	if c.code != exitFailed || !strings.Contains(c.out, "published 1201, duplicates 0, ended before 0, bad lines 2") {
+	if c.code != exitFailed || !strings.Contains(c.out, "published 1201, duplicates 0, done before 0, dead or spent 0, bad lines 2") {
 		t.Errorf("exit %d, %q", c.code, c.out)
 	}
 	lines := strings.Split(strings.TrimSpace(c.err), "\n")

@@ -43,6 +43,9 @@ func usage(format string, args ...any) error { return &usageError{fmt.Errorf(for
 // run does what args say and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
 	root := p.root()
+	if c, _, err := root.Find(args); err == nil && c.Name() == "job" {
+		args = joinWait(args)
+	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -92,29 +91,13 @@ func (p *program) serveStages(ctx context.Context, l *link, web net.Listener) ([
 	if _, err := p.provision(start, l); err != nil {
 		return nil, err
 	}
-	kinds, err := p.allKinds(start, l)
-	if err != nil {
-		return nil, err
-	}
 	reg, m := newMetrics()
-	stages := []stage{p.http(l, web, api.Server{Publisher: &mulligan.Publisher{Conn: l.nc, Kinds: kinds, Topology: l.topology}, Gatherer: reg})}
+	pub := &mulligan.Publisher{Conn: l.nc, Kinds: p.cfg.File.Kinds, Topology: l.topology} // it learns of those that workers declare
+	stages := []stage{p.http(l, web, api.Server{Publisher: pub, Gatherer: reg})}
 	if len(p.cfg.File.Targets) > 0 {
 		stages = append(stages, p.worker(l, m))
 	}
 	return append(stages, p.scheduler(l, m)), nil
-}
-
-// allKinds are those of the config file, and those that workers elsewhere have
-// declared before.
-func (p *program) allKinds(ctx context.Context, l *link) ([]mulligan.Kind, error) {
-	kinds := slices.Clone(p.cfg.File.Kinds)
-	declared, err := l.topology.Kinds(ctx, l.js)
-	for _, k := range declared {
-		if !slices.ContainsFunc(kinds, func(own mulligan.Kind) bool { return own.Name == k.Name }) {
-			kinds = append(kinds, k)
-		}
-	}
-	return kinds, err
 }
 
 // connectOrEmbed reaches the server that the settings name, or runs one.

@@ -202,6 +202,44 @@ func TestTheDemoShowsRetriesAndLetters(t *testing.T) {
 	}
 }
 
+func TestAKindDeclaredLaterIsPublishedAsItIsDeclared(t *testing.T) {
+	at, stop := background(t, "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0", "--sync", "1s")
+	post := func(key string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, at.HTTP+"/v1/jobs/late.comer", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != "" {
+			req.Header.Set("Idempotency-Key", key)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	declare := func(effect string) {
+		file := write(t, "late.yaml", "kinds:\n  late.comer: {effect: "+effect+"}\n")
+		if c := call(t, "", "provision", "--config", file, "--server", at.NATS); c.code != exitDone {
+			t.Fatal(c.err)
+		}
+	}
+	if status := post(""); status != http.StatusBadRequest {
+		t.Errorf("an unknown kind: %d, want 400", status)
+	}
+	declare("pure")
+	eventually(t, "the kind is known", func() bool { return post("") == http.StatusAccepted })
+	declare("keyed")
+	eventually(t, "it wants a key", func() bool { return post("") == http.StatusBadRequest })
+	if status := post("order-1"); status != http.StatusAccepted {
+		t.Errorf("with a key: %d, want 202", status)
+	}
+	if code := stop(); code != exitDone {
+		t.Errorf("stopped with %d, want 0", code)
+	}
+}
+
 func TestStagesStopInTheirOrder(t *testing.T) {
 	var stopped []string
 	wait := func(name string) stage {

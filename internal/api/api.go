@@ -2,7 +2,8 @@
 // it, and what a load balancer and a metrics collector want to know.
 //
 //	POST /v1/jobs/{kind}        publish; the body is the payload
-//	GET  /v1/jobs/{kind}/{id}   where the job is now, see [JobView]
+//	GET  /v1/jobs/{kind}/{id}   where the job is now, see [JobView]; with
+//	                            ?wait=10s once it has ended or that time is up
 //	GET  /healthz               the process lives
 //	GET  /readyz                it can take jobs
 //	GET  /metrics               for Prometheus
@@ -49,7 +50,10 @@ type Server struct {
 	// ReadTimeout is how long a request may take to arrive, its body included;
 	// zero is 30 s.
 	ReadTimeout time.Duration
-	Log         zerolog.Logger
+	// MaxWaiting is how many requests may wait for the end of a job at once; zero
+	// is 1,000.
+	MaxWaiting int
+	Log        zerolog.Logger
 }
 
 const (
@@ -60,14 +64,23 @@ const (
 	answerTimeout      = 10 * time.Second // of NATS, for one request
 	readyTimeout       = 2 * time.Second
 	shutdownTimeout    = 5 * time.Second
+	maxWait            = time.Minute // for the end of a job
+	defaultMaxWaiting  = 1000
 )
 
 // Handler returns the handler of every path.
-func (s *Server) Handler() http.Handler {
+func (s *Server) Handler() http.Handler { return s.handler(nil) }
+
+// handler is Handler for a server that lets nobody wait once closing is closed.
+func (s *Server) handler(closing <-chan struct{}) http.Handler {
+	places := s.MaxWaiting
+	if places == 0 {
+		places = defaultMaxWaiting
+	}
 	private := http.NewServeMux()
 	if s.Publisher != nil {
 		s.route(private, "POST", "/v1/jobs/{kind}", s.publish)
-		s.route(private, "GET", "/v1/jobs/{kind}/{id}", s.job)
+		s.route(private, "GET", "/v1/jobs/{kind}/{id}", s.job(lobby{make(chan struct{}, places), closing}))
 	}
 	if s.Gatherer != nil {
 		s.route(private, "GET", "/metrics", promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{}).ServeHTTP)
@@ -152,8 +165,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		read = defaultReadTimeout
 	}
 	srv := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: min(readHeaderTimeout, read), ReadTimeout: read,
-		// Counted from the header's end: the body, NATS, and a slow reader.
+		Handler: s.handler(ctx.Done()), ReadHeaderTimeout: min(readHeaderTimeout, read), ReadTimeout: read,
+		// Counted from the header's end: the body, NATS, and a slow reader. Who waits
+		// for a job gets more.
 		WriteTimeout: read + 2*answerTimeout,
 		IdleTimeout:  idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: stdlog.New(s.Log, "", 0),
 	}

@@ -55,7 +55,7 @@ func problemOf(err error) *problem {
 			Detail: "jobs of this kind have an effect: send an Idempotency-Key, the same one whenever you repeat the request"}
 	case errors.Is(err, mulligan.ErrUnknownKind):
 		return &problem{Type: "unknown-kind", Status: http.StatusBadRequest,
-			Detail: "this server publishes no such kind; declare it in its configuration"}
+			Detail: "no worker has declared this kind, and it is not in the server's config file"}
 	case errors.Is(err, mulligan.ErrBadID):
 		return &problem{Type: "bad-id", Status: http.StatusBadRequest, Detail: own}
 	case errors.Is(err, mulligan.ErrBadJob):
@@ -69,22 +69,25 @@ func problemOf(err error) *problem {
 	return troubleOf(err)
 }
 
+// nothingStored ends the detail of what went wrong before a job was stored.
+const nothingStored = "; nothing was stored"
+
 // troubleOf is problemOf for what the client did not cause.
 func troubleOf(err error) *problem {
 	switch {
 	case errors.Is(err, mulligan.ErrStreamFull):
 		return &problem{Type: "stream-full", Status: http.StatusServiceUnavailable, retryAfter: later,
-			Detail: "there is no room for more jobs; nothing was stored"}
+			Detail: "there is no room for more jobs" + nothingStored}
 	case errors.Is(err, mulligan.ErrNoTopology):
 		return &problem{Type: "not-provisioned", Status: http.StatusServiceUnavailable, retryAfter: later,
-			Detail: "the streams do not exist yet; nothing was stored"}
+			Detail: "the streams do not exist yet" + nothingStored}
 	case errors.Is(err, mulligan.ErrUnconfirmed):
 		return &problem{Type: "unconfirmed", Status: http.StatusServiceUnavailable, retryAfter: soon,
 			Detail: "the job may be stored; send it again with this id as its Idempotency-Key"}
 	case errors.Is(err, mulligan.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
 		errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrNoResponders):
 		return &problem{Type: "unavailable", Status: http.StatusServiceUnavailable, retryAfter: soon,
-			Detail: "NATS cannot be reached; nothing was stored"}
+			Detail: "NATS cannot be reached" + nothingStored}
 	}
 	return &problem{Type: "internal", Status: http.StatusInternalServerError, Detail: "the server's log says why"}
 }
@@ -109,6 +112,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, p *problem) {
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, job *mulligan.Job, err error) {
 	p := *problemOf(err)
 	p.Kind, p.ID = job.Kind, job.ID
+	if r.Method != http.MethodPost { // it meant to store nothing
+		p.Detail = strings.TrimSuffix(p.Detail, nothingStored)
+	}
 	if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
 		s.Log.Warn().Err(err).Str("kind", job.Kind).Str("id", job.ID).Int("status", p.Status).Msg("HTTP request not served")
 	}

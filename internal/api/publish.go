@@ -69,12 +69,12 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, job *mulligan.Jo
 	defer cancel()
 	receipt, err := s.Publisher.Publish(ctx, *job)
 	if err == nil && receipt.Ended() && receipt.State != mulligan.Done {
-		return receipt, ended(receipt)
+		return receipt, endedBefore(receipt)
 	}
 	return receipt, err
 }
 
-func ended(receipt mulligan.Receipt) *problem {
+func endedBefore(receipt mulligan.Receipt) *problem {
 	return &problem{Type: "job-ended", Status: http.StatusConflict,
 		State: string(receipt.State), Reason: string(receipt.Reason), Job: jobPath(receipt.Kind, receipt.ID),
 		Detail: fmt.Sprintf("this key is %s: %s; it runs again when an operator replays it", receipt.State, receipt.Reason)}

@@ -25,6 +25,9 @@ type JobView struct {
 	ErrorType string `json:"error_type,omitempty"`
 	Error     string `json:"error,omitempty"`
 	ResultView
+	// Steps are the parts of the job that are known, in the order in which they
+	// were begun.
+	Steps []StepView `json:"steps,omitempty"`
 	// History has the newest attempts and deferrals, oldest first, over all
 	// replays.
 	History []AttemptView `json:"history,omitempty"`
@@ -40,7 +43,29 @@ type AttemptView struct {
 	Verb         mulligan.Verb   `json:"verb,omitempty"`
 	Reason       mulligan.Reason `json:"reason,omitempty"`
 	DelaySeconds float64         `json:"delay_seconds,omitempty"`
+	// NotStarted: its effect certainly did not happen.
+	NotStarted bool `json:"not_started,omitempty"`
+	// Change is how the payload of the next attempt differs, as a JSON merge
+	// patch.
+	Change json.RawMessage `json:"change,omitempty"`
 }
+
+// A StepView is one step of a job. Its result is known by its size only.
+type StepView struct {
+	Name string `json:"name"`
+	// State is done, or begun while its end is not known.
+	State string `json:"state"`
+	// At is when it ended, or else when it was begun.
+	At             time.Time `json:"at,omitzero"`
+	ResultSize     int       `json:"result_size,omitempty"` // in bytes
+	ResultTooLarge bool      `json:"result_too_large,omitempty"`
+}
+
+// The states of a [StepView].
+const (
+	StepBegun = "begun"
+	StepDone  = "done"
+)
 
 // A ResultView is a result in JSON. What is JSON is shown as that value, other
 // text as a string, anything else as a string of base64; the encoding says
@@ -67,13 +92,29 @@ func View(st mulligan.Status) JobView {
 	if !r.Ended() && r.Move != nil {
 		v.Reason = r.Move.Reason
 	}
-	for _, a := range r.History {
-		v.History = append(v.History, AttemptView{
+	v.Steps, v.History = viewSteps(r.Steps), viewHistory(r.History)
+	return v
+}
+
+func viewSteps(steps []mulligan.StepRecord) (views []StepView) {
+	for _, s := range steps {
+		v := StepView{Name: s.Name, State: StepBegun, At: s.Begun}
+		if r := s.Result; r != nil {
+			v.State, v.At, v.ResultSize, v.ResultTooLarge = StepDone, r.At, r.Size, r.TooLarge
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+func viewHistory(history []mulligan.Attempt) (views []AttemptView) {
+	for _, a := range history {
+		views = append(views, AttemptView{
 			Number: a.Number, At: a.At, TookSeconds: a.Took.Seconds(), ErrorType: a.ErrorType, Error: a.Error,
-			Verb: a.Verb, Reason: a.Reason, DelaySeconds: a.Delay.Seconds(),
+			Verb: a.Verb, Reason: a.Reason, DelaySeconds: a.Delay.Seconds(), NotStarted: a.NotStarted, Change: a.Change,
 		})
 	}
-	return v
+	return views
 }
 
 // lastFailure is what the last move was decided for, or else the newest failure

@@ -35,6 +35,12 @@ func TestViewOfAJob(t *testing.T) {
 		{"a recovered job has its failure in the history only",
 			mulligan.Status{State: "done", Record: &mulligan.Record{State: mulligan.Done, Attempts: 2, History: []mulligan.Attempt{failed}, Result: mulligan.NewResult([]byte("[1, 2]"), at)}},
 			`"state":"done","attempts":2,"result":[1,2],"result_encoding":"json","result_size":6,` + history},
+		{"what is known of its steps and changes is shown, a step's result by its size",
+			mulligan.Status{State: "waiting", Record: &mulligan.Record{State: mulligan.Parked, Attempts: 1,
+				Steps:   []mulligan.StepRecord{{Name: "charge", Begun: at, Run: "r", Result: mulligan.NewResult([]byte(`"secret"`), at)}, {Name: "mail", Begun: at, Run: "r"}},
+				History: []mulligan.Attempt{{Number: 1, At: at, Took: time.Second, NotStarted: true, Change: json.RawMessage(`{"a":null}`)}}}},
+			`"state":"waiting","attempts":1,"steps":[{"name":"charge","state":"done","at":"2026-01-02T03:04:05Z","result_size":8},{"name":"mail","state":"begun","at":"2026-01-02T03:04:05Z"}],` +
+				`"history":[{"number":1,"at":"2026-01-02T03:04:05Z","took_seconds":1,"not_started":true,"change":{"a":null}}]`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -32,7 +32,7 @@ func Load(environ []string, path string) (Config, error) {
 	if err != nil {
 		return Config{Settings: s}, fmt.Errorf("%s: %w", path, err)
 	}
-	s, err = Read(environ, f.Settings)
+	s, err = read(environ, fileSettings{f.Settings, path})
 	s.Config = path
 	return Config{Settings: s, File: f}, err
 }

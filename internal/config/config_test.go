@@ -58,9 +58,29 @@ func TestAWholeFileIsRead(t *testing.T) {
 	}
 }
 
+// kind is a file of one kind.
+func kind(fields string) string { return "kinds:\n  a.b:\n    " + fields + "\n" }
+
+// A mistake is a file that has one, and what is said of it.
+type mistake struct{ name, file, want string }
+
+func namesMistakes(t *testing.T, cases []mistake) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := config.Parse([]byte(c.file))
+			if err == nil {
+				t.Fatalf("%q was read without an error, want %q", c.file, c.want)
+			}
+			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q\ngot  %q\nwant one line with %q", c.file, err, c.want)
+			}
+		})
+	}
+}
+
 func TestAMistakeInTheFileIsNamed(t *testing.T) {
-	kind := func(fields string) string { return "kinds:\n  a.b:\n    " + fields + "\n" }
-	for _, c := range []struct{ name, file, want string }{
+	namesMistakes(t, []mistake{
 		{"an unknown key of the file", "kind: {}\n", `line 1 ("kind: {}"): unknown field "kind"`},
 		{"an unknown key of a kind", kind("efect: pure"), `kind a.b: line 3 ("efect: pure"): unknown field "efect"`},
 		{"an unknown key of a target", kind("{effect: pure, http: {uri: x}}"), `kind a.b: line 3`},
@@ -94,16 +114,52 @@ func TestAMistakeInTheFileIsNamed(t *testing.T) {
 		{"two documents", "kinds: {}\n---\nkinds: {}\n", "more than one document"},
 		{"no YAML", "kinds: [\n", "line 1"},
 		{"another type", "just text\n", "line 1"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			_, err := config.Parse([]byte(c.file))
-			if err == nil {
-				t.Fatalf("%q was read without an error, want %q", c.file, c.want)
-			}
-			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%q\ngot  %q\nwant one line with %q", c.file, err, c.want)
-			}
-		})
+	})
+}
+
+func TestAZeroAndAFractionAreNamed(t *testing.T) {
+	namesMistakes(t, []mistake{
+		{"no attempts", kind("{effect: pure, policy: {attempts: 0}}"), "kind a.b: policy: attempts is 0; leave it out for the default of 4, or write 1 for no retry"},
+		{"no time", kind("{effect: pure, policy: {total: 0s}}"), "kind a.b: policy: total is 0; leave it out for the default of 10s"},
+		{"no first delay", kind("{effect: pure, policy: {first_delay: 0}}"), "kind a.b: policy: first_delay is 0; leave it out for the default of 100ms"},
+		{"no longest delay", kind("{effect: pure, policy: {max_delay: 0s}}"), "kind a.b: policy: max_delay is 0; leave it out for the default of 10s"},
+		{"no time for an attempt", kind("{effect: pure, policy: {timeout: 0s}}"), "kind a.b: policy: timeout is 0; leave it out for http.timeout, or else the total"},
+		{"no time for a call", kind("{effect: pure, http: {url: 'http://a', timeout: 0ms}}"), "kind a.b: http.timeout is 0; leave it out for the default of 10s"},
+		{"no calls at all", kind("{effect: pure, http: {url: 'http://a', concurrency: 0}}"), "kind a.b: http.concurrency is 0; leave it out for the default of 16"},
+		{"a fraction of an attempt", kind("{effect: pure, policy: {attempts: 3.7}}"), "kind a.b: policy: line 3 (\"{effect: pure, policy: {attempts: 3.7}}\"): 3.7 is not a whole number"},
+		{"a fraction in quotes", kind("{effect: pure, policy: {attempts: '3.7'}}"), "is not a whole number"},
+		{"attempts without an end", kind("{effect: pure, policy: {attempts: -.inf}}"), "is not a whole number"},
+		{"a fraction of a call", kind("{effect: pure, http: {url: 'http://a', concurrency: 1.5}}"), "kind a.b: line 3"},
+		{"a fraction of a burst", "user_rate: {burst: 2.5}\n", "line 1 (\"user_rate: {burst: 2.5}\"): 2.5 is not a whole number"},
+		{"a fraction of a replica", "topology: {replicas: 1.5}\n", "1.5 is not a whole number"},
+		{"keys that nobody remembers", kind("{effect: keyed, key_ttl: 0s}"), "kind a.b: key_ttl is 0; leave it out for the default of 24h0m0s"},
+		{"keys without a unit", kind("{effect: keyed, key_ttl: 24}"), `kind a.b: key_ttl "24" is not a duration`},
+		{"no result at all", kind("{effect: once, max_result: 0KiB}"), "kind a.b: max_result is 0; leave it out for the default of 64KiB"},
+		{"a result in another unit", kind("{effect: once, max_result: 64kb}"), `kind a.b: max_result "64kb" is not a number of bytes`},
+		{"a negative result", kind("{effect: once, max_result: -1}"), `kind a.b: max_result "-1" is not a number of bytes`},
+		{"half a byte", kind("{effect: once, max_result: 1.5}"), `kind a.b: max_result "1.5" is not a number of bytes`},
+		{"a result beyond all bounds", kind("{effect: once, max_result: 4096MiB}"), "kind a.b: max_result 4096MiB is more"},
+		{"results that are maybe kept", kind("{effect: pure, keep_results: often}"), "kind a.b: line 3"},
+	})
+}
+
+func TestAKindSaysWhatIsKeptOfIt(t *testing.T) {
+	f, err := config.Parse([]byte("kinds:\n  a: {effect: once, max_result: 64KiB}\n  b: {effect: keyed, key_ttl: 72h, max_result: 1000}\n  c: {effect: pure, keep_results: true, max_result: 1 MiB, policy: {attempts: 1e1}}\n  d: {effect: pure, key_ttl: null, max_result: null, policy: {attempts: null}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b, c, d := f.Kinds[0], f.Kinds[1], f.Kinds[2], f.Kinds[3]
+	if a.Effect != mulligan.Once || a.MaxResult != 64<<10 {
+		t.Errorf("a is %+v, want it once, with results of 64 KiB", a)
+	}
+	if b.KeyTTL != 72*time.Hour || b.MaxResult != 1000 {
+		t.Errorf("b is %+v, want its keys remembered for 72h, and results of 1,000 bytes", b)
+	}
+	if !c.KeepResults || c.MaxResult != 1<<20 || c.Policy.Attempts != 10 {
+		t.Errorf("c is %+v, want its results kept, up to 1 MiB", c)
+	}
+	if d.KeyTTL != 0 || d.KeepResults || d.MaxResult != mulligan.DefaultMaxResult || d.Policy.Attempts != 4 {
+		t.Errorf("d is %+v, want the defaults", d)
 	}
 }
 
@@ -152,6 +208,30 @@ func TestASettingThatMakesNoSenseIsNamed(t *testing.T) {
 	}
 	if _, err := config.Load([]string{"MULLIGAN_HTTP=:8090", "MULLIGAN_TOKEN=secret"}, ""); err != nil {
 		t.Errorf("a public address with a token is refused: %v", err)
+	}
+}
+
+func TestASettingOfTheFileThatMakesNoSenseIsNamedByItsKey(t *testing.T) {
+	for _, c := range []struct{ name, setting, env, want string }{
+		{"a level", "log_level: loud", "", `mulligan.yaml: settings.log_level "loud" is not one of debug`},
+		{"a format", "log_format: xml", "", "mulligan.yaml: settings.log_format"},
+		{"a sync", "sync: never", "", "mulligan.yaml: settings.sync"},
+		{"an address", "http: localhost", "", "mulligan.yaml: settings.http"},
+		{"a public address without a token", `nats_listen: "0.0.0.0:4222"`, "", "mulligan.yaml: settings.nats_listen 0.0.0.0:4222 is not a loopback address"},
+		{"a URL", `nats_url: "nats://"`, "", "mulligan.yaml: settings.nats_url"},
+		{"a variable over the file", "log_level: warn", "MULLIGAN_LOG_LEVEL=loud", "MULLIGAN_LOG_LEVEL"},
+		{"a variable that mends the file", "log_level: loud", "MULLIGAN_LOG_LEVEL=warn", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "mulligan.yaml")
+			if err := os.WriteFile(path, []byte("settings: {"+c.setting+"}\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := config.Load([]string{c.env}, path)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%s with %q gave %v, want %q", c.setting, c.env, err, c.want)
+			}
+		})
 	}
 }
 

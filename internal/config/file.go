@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -38,14 +37,14 @@ type fileYAML struct {
 	Kinds    map[string]ast.Node `yaml:"kinds"`
 	UserRate struct {
 		PerSecond *float64 `yaml:"per_second"`
-		Burst     *int     `yaml:"burst"`
+		Burst     whole    `yaml:"burst"`
 	} `yaml:"user_rate"`
 	Topology struct {
 		Prefix         string `yaml:"prefix"`
-		Replicas       int    `yaml:"replicas"`
-		JobsMaxBytes   int64  `yaml:"jobs_max_bytes"`
-		DeadMaxBytes   int64  `yaml:"dead_max_bytes"`
-		EventsMaxBytes int64  `yaml:"events_max_bytes"`
+		Replicas       whole  `yaml:"replicas"`
+		JobsMaxBytes   whole  `yaml:"jobs_max_bytes"`
+		DeadMaxBytes   whole  `yaml:"dead_max_bytes"`
+		EventsMaxBytes whole  `yaml:"events_max_bytes"`
 	} `yaml:"topology"`
 	Settings Settings `yaml:"settings"`
 }
@@ -61,8 +60,8 @@ func Parse(b []byte) (File, error) {
 		return File{}, errors.New("the file has more than one document; remove what follows ---")
 	}
 	f := File{Settings: y.Settings, Targets: map[string]*consumer.HTTPTarget{}, Downstreams: map[string]consumer.Downstream{}}
-	f.Topology = mulligan.Topology{Prefix: y.Topology.Prefix, Replicas: y.Topology.Replicas, JobsMaxBytes: y.Topology.JobsMaxBytes,
-		DeadMaxBytes: y.Topology.DeadMaxBytes, EventsMaxBytes: y.Topology.EventsMaxBytes}
+	f.Topology = mulligan.Topology{Prefix: y.Topology.Prefix, Replicas: y.Topology.Replicas.n, JobsMaxBytes: int64(y.Topology.JobsMaxBytes.n),
+		DeadMaxBytes: int64(y.Topology.DeadMaxBytes.n), EventsMaxBytes: int64(y.Topology.EventsMaxBytes.n)}
 	if err := f.Topology.Validate(); err != nil {
 		return File{}, fmt.Errorf("topology: %w", err)
 	}
@@ -88,10 +87,8 @@ func (f *File) readRate(y *fileYAML) error {
 			return errors.New("user_rate.per_second is 0; leave it out for the default")
 		}
 	}
-	if n := y.UserRate.Burst; n != nil {
-		if f.UserRate.Burst = *n; *n == 0 {
-			return errors.New("user_rate.burst is 0; leave it out for the default")
-		}
+	if f.UserRate.Burst = y.UserRate.Burst.n; y.UserRate.Burst.zero() {
+		return errors.New("user_rate.burst is 0; leave it out for the default")
 	}
 	if _, err := f.UserRate.Normal(); err != nil {
 		return fmt.Errorf("user_rate: %w", err)
@@ -115,7 +112,7 @@ func (f *File) readKinds(nodes map[string]ast.Node, source []byte) error {
 			continue
 		}
 		f.Targets[name] = y.HTTP.target()
-		if err := f.limit(kind, y.HTTP.Concurrency, named); err != nil {
+		if err := f.limit(kind, y.HTTP.Concurrency.n, named); err != nil {
 			return err
 		}
 	}
@@ -184,19 +181,4 @@ func plain(kind string) string {
 		return "single text or number"
 	}
 	return "mapping"
-}
-
-// duration reads text such as 100ms; empty is zero.
-func duration(key, text string) (time.Duration, error) {
-	if text == "" {
-		return 0, nil
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return 0, fmt.Errorf("%s %.40q is not a duration such as 100ms or 5s", key, text)
-	}
-	if d < 0 {
-		return 0, fmt.Errorf("%s %s is negative", key, text)
-	}
-	return d, nil
 }

@@ -13,23 +13,26 @@ import (
 
 // kindYAML is a kind as it is written. Its policy is a name or a mapping.
 type kindYAML struct {
-	Effect     string    `yaml:"effect"`
-	Downstream string    `yaml:"downstream"`
-	HTTP       *httpYAML `yaml:"http"`
-	Policy     ast.Node  `yaml:"policy"`
+	Effect      string    `yaml:"effect"`
+	Downstream  string    `yaml:"downstream"`
+	KeyTTL      string    `yaml:"key_ttl"`
+	KeepResults bool      `yaml:"keep_results"`
+	MaxResult   string    `yaml:"max_result"`
+	HTTP        *httpYAML `yaml:"http"`
+	Policy      ast.Node  `yaml:"policy"`
 }
 
 type httpYAML struct {
 	URL         string            `yaml:"url"`
 	Timeout     string            `yaml:"timeout"`
-	Concurrency int               `yaml:"concurrency"`
+	Concurrency whole             `yaml:"concurrency"`
 	Headers     map[string]string `yaml:"headers"`
 
 	timeout time.Duration
 }
 
 type policyYAML struct {
-	Attempts   int    `yaml:"attempts"`
+	Attempts   whole  `yaml:"attempts"`
 	Total      string `yaml:"total"`
 	FirstDelay string `yaml:"first_delay"`
 	MaxDelay   string `yaml:"max_delay"`
@@ -39,7 +42,14 @@ type policyYAML struct {
 // kind returns the declaration, normal. Without a downstream of its own it
 // belongs to its target's host.
 func (y *kindYAML) kind(name string, source []byte) (mulligan.Kind, error) {
-	k := mulligan.Kind{Name: name, Effect: mulligan.Effect(y.Effect), Downstream: y.Downstream}
+	k := mulligan.Kind{Name: name, Effect: mulligan.Effect(y.Effect), Downstream: y.Downstream, KeepResults: y.KeepResults}
+	var err error
+	if k.KeyTTL, err = (span{"key_ttl", y.KeyTTL, fmt.Sprintf("the default of %v", mulligan.DefaultKeyTTL)}).read(); err != nil {
+		return k, fmt.Errorf("kind %s: %w", name, err)
+	}
+	if k.MaxResult, err = size("max_result", y.MaxResult); err != nil {
+		return k, fmt.Errorf("kind %s: %w", name, err)
+	}
 	policy, err := readPolicy(y.Policy, source)
 	if err != nil {
 		return k, fmt.Errorf("kind %s: policy: %w", name, err)
@@ -63,14 +73,17 @@ const maxConcurrency = 10_000
 
 // validate also reads the timeout.
 func (y *httpYAML) validate() (err error) {
-	if y.timeout, err = duration("http.timeout", y.Timeout); err != nil {
+	if y.timeout, err = (span{"http.timeout", y.Timeout, "the default of 10s"}).read(); err != nil {
 		return err
 	}
 	if y.URL == "" {
 		return errors.New("http has no url; say where to post, such as http://127.0.0.1:9000/send")
 	}
-	if y.Concurrency < 0 || y.Concurrency > maxConcurrency {
-		return fmt.Errorf("http.concurrency %d is not between 1 and %d", y.Concurrency, maxConcurrency)
+	switch n := y.Concurrency.n; {
+	case y.Concurrency.zero():
+		return errors.New("http.concurrency is 0; leave it out for the default of 16")
+	case n < 0 || n > maxConcurrency:
+		return fmt.Errorf("http.concurrency %d is not between 1 and %d", n, maxConcurrency)
 	}
 	return y.target().Validate()
 }
@@ -88,15 +101,26 @@ func readPolicy(n ast.Node, source []byte) (mulligan.Policy, error) {
 	if err := decode(n, &y, source); err != nil {
 		return mulligan.Policy{}, err
 	}
-	p := mulligan.Policy{Attempts: y.Attempts}
+	return y.policy()
+}
+
+func (y *policyYAML) policy() (mulligan.Policy, error) {
+	d := mulligan.DefaultPolicy()
+	if y.Attempts.zero() {
+		return d, fmt.Errorf("attempts is 0; leave it out for the default of %d, or write 1 for no retry", d.Attempts)
+	}
+	p := mulligan.Policy{Attempts: y.Attempts.n}
+	otherwise := func(d time.Duration) string { return fmt.Sprintf("the default of %v", d) }
 	for _, f := range []struct {
-		key, text string
-		to        *time.Duration
+		span
+		to *time.Duration
 	}{
-		{"total", y.Total, &p.Total}, {"first_delay", y.FirstDelay, &p.FirstDelay},
-		{"max_delay", y.MaxDelay, &p.MaxDelay}, {"timeout", y.Timeout, &p.Timeout},
+		{span{"total", y.Total, otherwise(d.Total)}, &p.Total},
+		{span{"first_delay", y.FirstDelay, otherwise(d.FirstDelay)}, &p.FirstDelay},
+		{span{"max_delay", y.MaxDelay, otherwise(d.MaxDelay)}, &p.MaxDelay},
+		{span{"timeout", y.Timeout, "http.timeout, or else the total"}, &p.Timeout},
 	} {
-		d, err := duration(f.key, f.text)
+		d, err := f.read()
 		if err != nil {
 			return p, err
 		}

@@ -1,10 +1,10 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"reflect"
 	"strings"
 	"time"
 
@@ -57,8 +57,18 @@ const SyncAlways = "always"
 // those of a file. A variable that is empty is not set; of two values the later
 // one counts.
 func Read(environ []string, file Settings) (Settings, error) {
+	return read(environ, fileSettings{Settings: file})
+}
+
+// fileSettings are those of the file at a path.
+type fileSettings struct {
+	Settings
+	path string
+}
+
+func read(environ []string, file fileSettings) (Settings, error) {
 	s := Settings{Data: DefaultData, NATSListen: DefaultNATSListen, LogLevel: DefaultLogLevel, Sync: DefaultSync}
-	s.take(file)
+	s.take(file.Settings)
 	vars := map[string]string{}
 	for _, v := range environ {
 		name, value, _ := strings.Cut(v, "=")
@@ -69,7 +79,22 @@ func Read(environ []string, file Settings) (Settings, error) {
 	if err := env.ParseWithOptions(&s, env.Options{Environment: vars}); err != nil {
 		return s, fmt.Errorf("read the environment: %w", err)
 	}
-	return s, s.Validate()
+	return s, s.validate(func(variable string) string {
+		if key := file.key(variable); vars[variable] == "" && key != "" {
+			return file.path + ": settings." + key
+		}
+		return variable
+	})
+}
+
+// key is the file's key for what a variable says too, if the file has it.
+func (f fileSettings) key(variable string) string {
+	for field, value := range reflect.ValueOf(f.Settings).Fields() {
+		if field.Tag.Get("env") == variable && value.String() != "" {
+			return field.Tag.Get("yaml")
+		}
+	}
+	return ""
 }
 
 func (s *Settings) take(file Settings) {
@@ -86,29 +111,29 @@ func (s *Settings) take(file Settings) {
 	}
 }
 
-// Validate reports the first setting that makes no sense, by the name of its
-// environment variable.
-func (s Settings) Validate() error {
+// validate reports the first setting that makes no sense, by the name of where
+// it was set: name gives that of a variable.
+func (s Settings) validate(name func(variable string) string) error {
 	if _, err := s.Level(); err != nil {
-		return err
+		return fmt.Errorf("%s %w", name("MULLIGAN_LOG_LEVEL"), err)
 	}
 	switch s.LogFormat {
 	case "", "console", "json":
 	default:
-		return fmt.Errorf("MULLIGAN_LOG_FORMAT %q is not console or json", s.LogFormat)
+		return fmt.Errorf("%s %q is not console or json", name("MULLIGAN_LOG_FORMAT"), s.LogFormat)
 	}
 	if _, err := SyncInterval(s.Sync); err != nil {
-		return fmt.Errorf("MULLIGAN_SYNC %w", err)
+		return fmt.Errorf("%s %w", name("MULLIGAN_SYNC"), err)
 	}
-	if err := s.checkListen("MULLIGAN_NATS_LISTEN", s.NATSListen); err != nil {
+	if err := s.checkListen(name("MULLIGAN_NATS_LISTEN"), s.NATSListen); err != nil {
 		return err
 	}
 	if s.HTTP != "" {
-		if err := s.checkListen("MULLIGAN_HTTP", s.HTTP); err != nil {
+		if err := s.checkListen(name("MULLIGAN_HTTP"), s.HTTP); err != nil {
 			return err
 		}
 	}
-	return checkNATSURL(s.NATSURL)
+	return checkNATSURL(name("NATS_URL"), s.NATSURL)
 }
 
 // checkListen refuses an address that strangers could reach without a token.
@@ -139,7 +164,7 @@ func Public(addr string) (bool, error) {
 	return ip == nil || !ip.IsLoopback(), nil
 }
 
-func checkNATSURL(list string) error {
+func checkNATSURL(name, list string) error {
 	if list == "" {
 		return nil
 	}
@@ -151,7 +176,7 @@ func checkNATSURL(list string) error {
 		u, err := url.Parse(one)
 		if err != nil || u.Hostname() == "" {
 			// Not shown: it may have a password in it.
-			return errors.New("the NATS URL is not one such as nats://127.0.0.1:4222; see --server and NATS_URL")
+			return fmt.Errorf("%s is not a URL such as nats://127.0.0.1:4222; it is that of --server", name)
 		}
 	}
 	return nil
@@ -161,7 +186,7 @@ func checkNATSURL(list string) error {
 func (s Settings) Level() (zerolog.Level, error) {
 	l, err := zerolog.ParseLevel(s.LogLevel)
 	if err != nil || l == zerolog.NoLevel || s.LogLevel == "" {
-		return l, fmt.Errorf("MULLIGAN_LOG_LEVEL %q is not one of debug, info, warn, error", s.LogLevel)
+		return l, fmt.Errorf("%q is not one of debug, info, warn, error", s.LogLevel)
 	}
 	return l, nil
 }

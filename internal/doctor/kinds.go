@@ -19,6 +19,7 @@ func (f *findings) kinds(ctx context.Context) bool {
 		return true
 	}
 	f.consumers(ctx, kinds)
+	f.uncovered(ctx, kinds)
 	f.downstreams(kinds)
 	f.workers(ctx, kinds)
 	f.schedulers(ctx)
@@ -53,6 +54,7 @@ func (f *findings) workers(ctx context.Context, kinds []mulligan.Kind) {
 		f.warn(check, err.Error(), "check that this user may publish to $SRV.>")
 		return
 	}
+	f.declarations(kinds, live)
 	var idle []string
 	for _, k := range kinds {
 		if !slices.ContainsFunc(live, func(p Process) bool { return slices.Contains(p.Kinds, k.Name) }) {
@@ -64,6 +66,31 @@ func (f *findings) workers(ctx context.Context, kinds []mulligan.Kind) {
 		return
 	}
 	f.ok(check, "%d live, every kind is served", len(live))
+}
+
+// declarations compares what live workers declare with what the last one wrote:
+// two that disagree run the same jobs by different rules.
+func (f *findings) declarations(kinds []mulligan.Kind, live []Process) {
+	const check = "declarations"
+	agree := true
+	for _, k := range kinds {
+		for _, p := range live {
+			own, tells := p.Declared[k.Name]
+			if !tells || own.Fingerprint == k.Fingerprint() {
+				continue
+			}
+			agree = false
+			what := fmt.Sprintf("effect %s in both, but other settings", k.Effect)
+			if own.Effect != k.Effect {
+				what = fmt.Sprintf("effect %s there, %s in the bucket", own.Effect, k.Effect)
+			}
+			f.warn(check, fmt.Sprintf("kind %s is declared differently by worker %s/%s than in the bucket: %s", k.Name, p.Host, p.PID, what),
+				"give all its workers one declaration and the same version of this program, and start them again")
+		}
+	}
+	if agree && len(live) > 0 {
+		f.ok(check, "live workers declare their kinds as the bucket has them")
+	}
 }
 
 func (f *findings) schedulers(ctx context.Context) {

@@ -22,6 +22,15 @@ type Process struct {
 	PID         string   `json:"pid"`
 	Downstreams []string `json:"downstreams,omitempty"`
 	Kinds       []string `json:"kinds,omitempty"`
+	// Declared is what each kind is declared as; a worker of an older program does
+	// not tell.
+	Declared map[string]Declaration `json:"-"`
+}
+
+// A Declaration is what a worker declares a kind as.
+type Declaration struct {
+	Effect      mulligan.Effect
+	Fingerprint string // see [mulligan.Kind.Fingerprint]
 }
 
 const answersFor = 300 * time.Millisecond // how long processes may take to answer
@@ -56,7 +65,7 @@ func Live(ctx context.Context, nc *nats.Conn, t mulligan.Topology, service strin
 			continue
 		}
 		live = append(live, Process{ID: info.ID, Host: info.Metadata["host"], PID: info.Metadata["pid"],
-			Downstreams: list(info.Metadata["downstreams"]), Kinds: list(info.Metadata["kinds"])})
+			Downstreams: list(info.Metadata["downstreams"]), Kinds: list(info.Metadata["kinds"]), Declared: declarations(info.Metadata["declared"])})
 	}
 }
 
@@ -75,6 +84,18 @@ func list(joined string) []string {
 	names := slices.DeleteFunc(strings.Split(joined, ","), func(s string) bool { return s == "" })
 	slices.Sort(names)
 	return names
+}
+
+// declarations reads what a worker announces: name=effect:fingerprint, and so on.
+func declarations(joined string) map[string]Declaration {
+	all := map[string]Declaration{}
+	for _, one := range list(joined) {
+		name, as, _ := strings.Cut(one, "=")
+		if effect, fingerprint, ok := strings.Cut(as, ":"); ok {
+			all[name] = Declaration{mulligan.Effect(effect), fingerprint}
+		}
+	}
+	return all
 }
 
 func sorted(live []Process) []Process {
