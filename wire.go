@@ -30,7 +30,7 @@ const (
 const (
 	headerPublished = "Mulligan-Published" // when the job was stored first, or last replayed
 	headerReplay    = "Mulligan-Replay"    // the address of the letter that was replayed
-	headerOrigin    = "Mulligan-Origin"    // the address of the message that was parked
+	headerDue       = "Mulligan-Due"       // when a message that was parked comes back
 	headerKind      = "Mulligan-Kind"
 	headerToken     = "Mulligan-Token"
 	headerReason    = "Mulligan-Reason"
@@ -52,7 +52,7 @@ type Envelope struct {
 	Token     string    // the ID's form in subjects and keys
 	Published time.Time // when it was stored first, or last replayed
 	Replay    string    // the address of the letter that it was replayed from
-	Origin    string    // the address of the message that was parked and comes back as this one
+	Due       time.Time // when it was to come back, if it was parked
 	Generated bool      // the ID is not its publisher's: publishing it again would give another
 	published nats.Header
 }
@@ -119,7 +119,8 @@ func OpenMoved(kind, token string, m *nats.Msg) (Envelope, error) {
 	if err == nil {
 		err = perr
 	}
-	e.Published, e.Origin = published, lookup(m.Header, headerOrigin)
+	e.Published = published
+	e.Due, _ = parseTime(headerDue, lookup(m.Header, headerDue)) // one that is garbage is as none
 	if err == nil {
 		e.bound(published)
 	}
@@ -185,11 +186,10 @@ func (e *Envelope) Moved(subject string) *nats.Msg {
 	return &nats.Msg{Subject: subject, Header: h, Data: e.Payload}
 }
 
-// Parked is Moved for the message that comes back when it is due: it names its
-// origin, which is how it is known as the one that the record of its key expects.
-func (e *Envelope) Parked(subject, origin string) *nats.Msg {
+// Parked is Moved for the message that comes back when it is due.
+func (e *Envelope) Parked(subject string, due time.Time) *nats.Msg {
 	m := e.Moved(subject)
-	m.Header.Set(headerOrigin, origin)
+	m.Header.Set(headerDue, formatTime(due))
 	return m
 }
 

@@ -14,13 +14,13 @@ const maxStarts = 3
 // facts are what admit needs to know of a message besides the record.
 type facts struct {
 	address   string
-	origin    string // of the message that was parked and came back as this one
 	payload   mulligan.Fingerprint
 	now       time.Time
 	deadline  time.Time
 	notBefore time.Time
-	again     bool   // delivered before
-	start     string // identifies this delivery
+	due       time.Time // when it was to come back, if it was parked
+	again     bool      // delivered before
+	start     string    // identifies this delivery
 	effect    mulligan.Effect
 	noKey     bool // its publisher gave no ID, and the effect needs one
 	alone     bool // no other suspect runs in this worker
@@ -44,14 +44,9 @@ func (f facts) starts(r *mulligan.Record) int {
 	return r.Starts
 }
 
-// mine reports whether the last move decided was of this message, and expected
-// whether the message is what that move stored.
+// mine reports whether the last move decided was of this message.
 func (f facts) mine(r *mulligan.Record) bool {
 	return r.Move != nil && r.Move.Address == f.address
-}
-
-func (f facts) expected(r *mulligan.Record) bool {
-	return r.Move != nil && r.Move.Address == f.origin
 }
 
 // admit decides about a message before it runs, given the record of its key
@@ -82,10 +77,10 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 		return decide(r, f, verdict{verb: spend, reason: mulligan.AttemptsExhausted}), true
 	case r.Spent >= f.policy.Total:
 		return decide(r, f, verdict{verb: spend, reason: mulligan.TimeExhausted}), true
-	case r.Move != nil && r.Move.Due.After(f.now) && !mine && !f.expected(r):
+	case r.Move != nil && r.Move.Due.After(f.now) && !mine && f.due.Before(r.Move.Due):
 		// The key's retry waits, and this is another message of it: published
-		// again, or left behind by a crash. What the record expects is exempt: it
-		// is due by the server's clock.
+		// again, or left behind by a crash. One that was parked until then or later
+		// is exempt: it is due by the server's clock.
 		return verdict{verb: wait, reason: mulligan.InProgress, due: r.Move.Due.Add(f.policy.Timeout)}, false
 	case (f.fromJobs || r.State == "") && f.now.Before(f.notBefore): // without a record: adopted
 		return decide(r, f, verdict{verb: deferred, reason: mulligan.NotYet, due: f.notBefore}), true
@@ -103,6 +98,9 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 		return verdict{verb: run}, false
 	}
 	begin(r, f)
+	if f.marks() {
+		r.State = mulligan.Live // whatever was decided for the message before, by now it runs
+	}
 	r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: f.start, Address: f.address, At: f.now}
 	return verdict{verb: run}, true
 }

@@ -50,7 +50,7 @@ func TestAdmit(t *testing.T) {
 		{"a job published for later is deferred", mulligan.Record{}, func(f *facts) { f.notBefore = noon.Add(time.Minute) }, deferred, mulligan.NotYet, true, mulligan.Parked},
 		{"a job published for later than its deadline is not kept until then", mulligan.Record{}, func(f *facts) { f.notBefore = noon.Add(time.Hour) }, spend, mulligan.Expired, true, mulligan.Spent},
 		{"a job published for now runs", mulligan.Record{}, func(f *facts) { f.notBefore = noon }, run, "", false, ""},
-		{"a retry that is due runs, whatever its clock says", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Second)}, func(f *facts) { f.fromJobs, f.origin = false, "J:1" }, run, "", false, mulligan.Parked},
+		{"a retry that is due runs, whatever its clock says", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Second)}, func(f *facts) { f.fromJobs, f.due = false, noon.Add(time.Second) }, run, "", false, mulligan.Parked},
 		{"a key published again waits behind its own retry", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Park, time.Minute)}, nil, wait, mulligan.InProgress, false, mulligan.Parked},
 		{"a job that was adopted is deferred too", mulligan.Record{}, func(f *facts) { f.fromJobs, f.notBefore = false, noon.Add(time.Minute) }, deferred, mulligan.NotYet, true, mulligan.Parked},
 		{"a retry that a crash left behind waits behind the next one", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("R:8", mulligan.Park, time.Hour)}, func(f *facts) { f.fromJobs, f.again = false, true }, wait, mulligan.InProgress, false, mulligan.Parked},
@@ -68,7 +68,7 @@ func TestAdmit(t *testing.T) {
 		{"without a user nobody is asked", hinted, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},
 		{"after a nak, whose attempt had an end, it takes one start more", mulligan.Record{State: mulligan.Live, Payload: published, Starts: maxStarts - 1, Move: move("J:7", mulligan.Nak, 0)}, func(f *facts) { f.again, f.alone = true, true }, run, "", true, mulligan.Live},
 		{"a job for later published again waits behind the first", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Defer, time.Minute)}, func(f *facts) { f.notBefore = noon.Add(time.Minute) }, wait, mulligan.InProgress, false, mulligan.Parked},
-		{"what waited behind a retry waits again behind the next one", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("R:8", mulligan.Park, time.Hour)}, func(f *facts) { f.fromJobs, f.origin = false, "J:9" }, wait, mulligan.InProgress, false, mulligan.Parked},
+		{"what waited behind a retry waits again behind the next one", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("R:8", mulligan.Park, time.Hour)}, func(f *facts) { f.fromJobs, f.due = false, noon }, wait, mulligan.InProgress, false, mulligan.Parked},
 		{"a start whose write was answered late is not noted twice", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: &mulligan.Start{Delivery: "s1"}}, again, run, "", false, mulligan.Live},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -84,6 +84,7 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 	err := w.ledger.Update(ctx, "admit", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
 		d.now = time.Now()
 		v, store = admit(r, d.facts)
+		d.life = r.Replay
 		rec, decided = r, store || decided && r.Move != nil && r.Move.Address == d.address
 		return store
 	})
@@ -116,14 +117,18 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	if rec.Changed != nil {
 		job.Payload = rec.Changed
 	}
+	steps := w.steps(d, k.MaxResult)
 	if k.Effect != mulligan.Pure {
-		job.Steps = w.steps(d, k.MaxResult)
+		job.Steps = steps
 	}
 	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: chance{rand.Float64(), rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	var result []byte
 	result, e.err = w.call(ctx, k.handler, &job, limit)
 	e.took = time.Since(e.started)
+	if steps.superseded() {
+		return verdict{verb: drop}
+	}
 	if e.err != nil && ctx.Err() != nil {
 		if v, ok := w.interrupted(ctx, d, e.err); ok {
 			return v
@@ -175,7 +180,7 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 		if v, first = succeed(r, e, result); first && len(r.History) > 1 {
 			last = r.History[len(r.History)-2].ErrorType
 		}
-		attempts = r.Attempts
+		attempts, d.life = r.Attempts, r.Replay
 		return first
 	})
 	if err != nil {
@@ -205,7 +210,7 @@ func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) ver
 		e.facts = d.facts
 		var err error
 		v, store, err = fail(r, e, func(v verdict) (grant, error) { return asked.grant(ctx, v, d.now) })
-		attempts = r.Attempts
+		attempts, d.life = r.Attempts, r.Replay
 		return store && err == nil
 	})
 	asked.settle(v)

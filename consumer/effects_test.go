@@ -13,6 +13,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/consumer"
+	"github.com/mulligan-queue/mulligan/dedupe"
 	"github.com/mulligan-queue/mulligan/scheduler"
 )
 
@@ -115,6 +116,79 @@ func TestAOnceJobIsTriedAgainOnlyWhenItsEffectCertainlyDidNotHappen(t *testing.T
 			}
 		}
 	})
+}
+
+func TestTheStepsOfAOnceJobGoOnAfterARetryThatWasParked(t *testing.T) {
+	bubble(t, once, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			for _, name := range []string{"charge", "mail"} {
+				if _, err := mulligan.Step(ctx, j, name, func(context.Context) (int, error) {
+					f.log.note(name)
+					if j.Attempt == 1 && name == "mail" {
+						return 0, mulligan.After(3*time.Second, mulligan.NotStarted(errFlaky))
+					}
+					return 0, nil
+				}); err != nil {
+					return nil, err
+				}
+			}
+			return nil, nil
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(time.Minute)
+		stop()
+		if st := f.state(t, "x"); st.State != mulligan.StatusDone || st.Record.Attempts != 2 || len(f.log.of("charge")) != 1 || len(f.log.of("mail")) != 2 {
+			t.Errorf("charged %d times, mailed %d times, %s: %+v", len(f.log.of("charge")), len(f.log.of("mail")), st.State, st.Record)
+		}
+	})
+}
+
+// The worker is too slow between two steps: its message is given to another,
+// which goes on behind the first step while the slow one still lives.
+func TestOfTwoRunsOfAOnceJobOneBeginsEachStep(t *testing.T) {
+	bubble(t, once, func(t *testing.T, f *floor) {
+		e := make(chan struct{})
+		stop := f.work(t, &consumer.Worker{}, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			run := f.log.note("runs")
+			for _, name := range []string{"charge", "mail"} {
+				if _, err := mulligan.Step(ctx, j, name, func(context.Context) (int, error) { return f.log.note(name), nil }); err != nil {
+					return nil, err
+				}
+				if run == 1 && name == "charge" {
+					f.takeOver(t, j)
+					<-e // for as long as the other takes
+				}
+			}
+			return fmt.Appendf(nil, "run %d", run), nil
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(10 * time.Second)
+		close(e)
+		time.Sleep(2 * time.Minute)
+		stop()
+		st := f.state(t, "x")
+		if len(f.log.of("charge")) != 1 || len(f.log.of("mail")) > 1 {
+			t.Errorf("charged %d times, mailed %d times: %+v", len(f.log.of("charge")), len(f.log.of("mail")), st.Record)
+		}
+		if st.State != mulligan.StatusDone && st.Record.Reason != mulligan.InDoubt {
+			t.Errorf("%s: %+v", st.State, st.Record)
+		}
+	})
+}
+
+// takeOver writes what another worker does that was given the message.
+func (f *floor) takeOver(t *testing.T, j *mulligan.Job) {
+	t.Helper()
+	ledger, err := dedupe.Open(t.Context(), f.JS, mulligan.Topology{})
+	if err == nil {
+		err = ledger.Update(t.Context(), "test", mulligan.RecordKey(j.Kind, mulligan.Token(j.ID)), func(r *mulligan.Record) bool {
+			r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: "another", Address: r.Start.Address, At: time.Now()}
+			return true
+		})
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAJobWithoutAnIDWhoseEffectNeedsOneIsTriedOnce(t *testing.T) {

@@ -15,6 +15,7 @@ type delivery struct {
 	msg    *nats.Msg
 	env    mulligan.Envelope
 	bad    error     // why it is not a job
+	life   string    // the last reopening of the key, as its record named it
 	tries  int       // attempts that are known of, the one that runs included
 	stored time.Time // when the server stored it
 	from   *source
@@ -42,7 +43,7 @@ func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 	d.stored = meta.Timestamp
 	d.facts = facts{
 		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: s.jobs, again: meta.NumDelivered > 1,
-		start: msg.Reply, deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", origin: d.env.Origin,
+		start: msg.Reply, deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
 	}
 	return d
 }

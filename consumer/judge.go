@@ -21,6 +21,7 @@ const (
 	deferred verb = "defer"   // parked, without having used an attempt
 	wait     verb = "wait"    // parked until another message of its key has had its turn
 	spend    verb = "spend"   // handed to the schedulers
+	drop     verb = "drop"    // nothing: another delivery of it has taken over and answers for it
 	settle   verb = "settle"  // its work is done, and a scheduler takes the letter of its key back
 	suspect  verb = "suspect" // runs only while no other suspect does: it may be what ends the process
 	askUser  verb = "ask"     // runs if the user's budget allows it now

@@ -33,6 +33,7 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 		w.move(ctx, d, v, w.parked(d, "park:", v.due))
 	case wait:
 		w.move(ctx, d, v, w.parked(d, "wait:", v.due))
+	case drop:
 	case spend:
 		w.move(ctx, d, v, w.spent(d, v, "spend:"))
 	case settle:
@@ -61,18 +62,28 @@ type successor struct {
 func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
 	t := w.Topology
 	origin := durableAddress(d.address)
-	msg := d.env.Parked(mulligan.Subject(t.AtRoot(), d.env.Kind, d.env.Token)+"."+origin, d.address)
+	msg := d.env.Parked(mulligan.Subject(t.AtRoot(), d.env.Kind, d.env.Token)+"."+origin, due)
 	// Written here, since the client's option cuts a time to the second before.
 	msg.Header.Set(jetstream.ScheduleHeader, "@at "+due.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.ScheduleTargetHeader, mulligan.Subject(t.DueRoot(), d.env.Kind, d.env.Token))
-	return successor{msg: msg, opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + mulligan.MoveID(d.address, d.stored))}}
+	return successor{msg: msg, opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + d.moveID())}}
+}
+
+// moveID names what is moved, and in which of its key's lives: a message may
+// outlive a replay, and be moved again.
+func (d *delivery) moveID() string {
+	id := mulligan.MoveID(d.address, d.stored)
+	if d.life != "" {
+		id += ":" + d.life
+	}
+	return id
 }
 
 // spent is the message that hands the job to the schedulers.
 func (w *Worker) spent(d *delivery, v verdict, move string) successor {
 	subject := mulligan.Subject(w.Topology.SpentRoot(), d.env.Kind, mulligan.SafeToken(d.env.Token))
 	m := mulligan.Move{Verb: mulligan.Spend, Reason: v.reason, ErrorType: v.errType, Error: v.errText}
-	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + mulligan.MoveID(d.address, d.stored))}}
+	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + d.moveID())}}
 }
 
 // move stores the successor, then acknowledges the origin for certain. While

@@ -94,16 +94,18 @@ func (e ending) attempt(r *mulligan.Record, number int) attempt {
 }
 
 // succeed notes a success: the first to record it wins, and it overrides every
-// other end. The verdict is to acknowledge the message, or, where a dead letter
-// may have been written meanwhile, to have a scheduler take it back.
+// other end. The verdict is to acknowledge the message, or, where there may be a
+// dead letter of the key, to have a scheduler take it back.
 func succeed(r *mulligan.Record, e ending, result []byte) (v verdict, store bool) {
 	v = verdict{verb: ack}
 	if r.State == mulligan.Done || r.State != "" && r.Payload != e.payload {
 		return v, false
 	}
-	if r.State == mulligan.Dead {
-		v = ended(r)
-		v.verb = settle
+	if r.State == mulligan.Dead || r.Replay != "" { // of a replayed key an older letter may be left
+		v = verdict{verb: settle, reason: r.Reason}
+		if v.reason == "" { // the scheduler goes by the record, which says done
+			v.reason = mulligan.InDoubt
+		}
 	}
 	begin(r, e.facts)
 	r.Attempts = max(r.Attempts, e.ends(r))

@@ -11,17 +11,28 @@ import (
 	"github.com/mulligan-queue/mulligan"
 )
 
-// steps keeps the steps of one job in the record of its key. It implements
-// [mulligan.Steps] and is safe for concurrent use.
+// steps keeps the steps of one attempt's job in the record of its key. It
+// implements [mulligan.Steps] and is safe for concurrent use.
 type steps struct {
 	effect mulligan.Effect
 	limit  int // of all results together, in bytes
-	// update changes the record by compare-and-set, under the name of the call.
+	// update changes the record by compare-and-set, under the name of the call,
+	// and owns reports whether the record's start is this attempt's.
 	update func(ctx context.Context, name string, apply func(r *mulligan.Record) (store bool)) error
+	owns   func(r *mulligan.Record) bool
+
+	mu   sync.Mutex
+	runs map[string]string // of the steps that this attempt began
+	lost bool              // another delivery of the message has taken over
 }
 
+// errSuperseded ends an attempt whose message was given to another worker, since
+// this one was too slow, and which goes on there behind the last step.
+var errSuperseded = fmt.Errorf("another worker has taken over: %w", mulligan.ErrInDoubt)
+
 // Begin looks up what is known of a step. Of a once job the beginning is in the
-// record before the function is called.
+// record before the function is called, and only the attempt whose start is
+// there may begin one: two that are alive at once never begin the same.
 func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err // too late to begin anything
@@ -37,13 +48,23 @@ func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result,
 			return false
 		case s.effect != mulligan.Once || had != nil && had.Run == run: // stored before; the answer was lost
 			return false
+		case !s.owns(r):
+			refused = errSuperseded
+			return false
 		case had != nil && had.Open():
 			refused = fmt.Errorf("step %s began at %s and its end is not known: %w", name, had.Begun.UTC().Format(time.RFC3339Nano), mulligan.ErrInDoubt)
 			return false
 		}
-		step(r, name).Begun, step(r, name).Run = time.Now(), run
+		begun := step(r, name)
+		begun.Begun, begun.Run = time.Now(), run
 		return true
 	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = s.lost || refused == errSuperseded
+	if err == nil && refused == nil && known == nil {
+		s.runs[name] = run
+	}
 	if err == nil {
 		err = refused
 	}
@@ -54,11 +75,11 @@ func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result,
 func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mulligan.Result, err error) {
 	ended := mulligan.NewResult(result, time.Now())
 	err = s.update(ctx, "step.end", func(r *mulligan.Record) (store bool) {
-		if had := step(r, name); had.Result != nil {
-			stands = had.Result
+		at := step(r, name)
+		if at.Result != nil {
+			stands = at.Result
 			return false
 		}
-		at := step(r, name)
 		at.Result, at.Run = ended.Within(s.limit-kept(r)), ""
 		stands = at.Result
 		return true
@@ -66,14 +87,18 @@ func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mu
 	return stands, err
 }
 
-// Fail lets a step begin anew whose effect certainly did not happen.
+// Fail lets a step begin anew whose effect certainly did not happen, if it was
+// this attempt that began it.
 func (s *steps) Fail(ctx context.Context, name string, cause error) error {
 	if s.effect != mulligan.Once || !notStarted(cause) {
 		return cause
 	}
+	s.mu.Lock()
+	run := s.runs[name]
+	s.mu.Unlock()
 	err := s.update(ctx, "step.fail", func(r *mulligan.Record) (store bool) {
 		had := r.Step(name)
-		if had == nil || !had.Open() {
+		if had == nil || !had.Open() || had.Run != run {
 			return false
 		}
 		had.Begun, had.Run = time.Time{}, ""
@@ -85,10 +110,22 @@ func (s *steps) Fail(ctx context.Context, name string, cause error) error {
 	return cause
 }
 
+// superseded reports whether another delivery of the message has taken over. That
+// one answers for the message: this attempt's end is nobody's.
+func (s *steps) superseded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
+
 // steps of a delivery's job are kept also when the attempt's time is over: what
 // has happened must be recorded.
 func (w *Worker) steps(d *delivery, limit int) *steps {
-	return &steps{effect: d.effect, limit: limit, update: func(ctx context.Context, name string, apply func(r *mulligan.Record) bool) error {
+	s := &steps{effect: d.effect, limit: limit, runs: map[string]string{}}
+	s.owns = func(r *mulligan.Record) bool {
+		return r.State == mulligan.Live && r.Open() != nil && r.Start.Delivery == d.start
+	}
+	s.update = func(ctx context.Context, name string, apply func(r *mulligan.Record) bool) error {
 		ctx, cancel := afterwards(ctx)
 		defer cancel()
 		conflict := false
@@ -106,7 +143,8 @@ func (w *Worker) steps(d *delivery, limit int) *steps {
 			return mulligan.Permanent(mulligan.Typed("key_conflict", fmt.Errorf("%s: the key belongs to another payload", name)))
 		}
 		return nil
-	}}
+	}
+	return s
 }
 
 // rehearsed steps are kept in a record of their own, in memory.
@@ -118,12 +156,14 @@ type rehearsed struct {
 
 func rehearse(k mulligan.Kind) *rehearsed {
 	r := &rehearsed{}
-	r.steps = steps{effect: k.Effect, limit: k.MaxResult, update: func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {
+	r.effect, r.limit, r.runs = k.Effect, k.MaxResult, map[string]string{}
+	r.owns = func(*mulligan.Record) bool { return true }
+	r.update = func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		apply(&r.rec)
 		return nil
-	}}
+	}
 	return r
 }
 

@@ -66,8 +66,12 @@ func (s *Scheduler) sendBack(ctx context.Context, kind, id string, r reopening) 
 		s.Log.Info().Str("kind", l.Kind).Str("id", l.ID).Int("attempt", l.Attempts).Str("reason", string(l.Reason)).Stringer("delay", time.Duration(0)).Msg("replayed")
 		s.tell(&l, mulligan.EventReplayed)
 	}
-	// By its sequence: should the job be dead again by now, its new letter stays.
-	if err := s.discard(ctx, "replay.delete", l.Seq); err != nil {
+	if r.done { // whatever letter of it there is by now
+		err = s.takeBack(ctx, &l)
+	} else { // by its sequence: should the job be dead again by now, its new letter stays
+		err = s.discard(ctx, "replay.delete", l.Seq)
+	}
+	if err != nil {
 		return Replayed{}, fmt.Errorf("replay %s %.80q: published, but its letter stays: %w", kind, id, err)
 	}
 	return Replayed{Seq: seq, Done: r.done}, nil

@@ -29,7 +29,7 @@ func (s *Scheduler) ResolveDone(ctx context.Context, kind, id string, result []b
 		return fmt.Errorf("resolve %s %.80q: %w", kind, id, err)
 	}
 	s.Log.Info().Str("kind", l.Kind).Str("id", l.ID).Int("attempt", l.Attempts).Str("reason", string(l.Reason)).Stringer("delay", time.Duration(0)).Msg("resolved: done")
-	if err := s.discard(ctx, "resolve.delete", l.Seq); err != nil {
+	if err := s.takeBack(ctx, &l); err != nil {
 		return fmt.Errorf("resolve %s %.80q: recorded as done, but its letter stays: %w", kind, id, err)
 	}
 	return nil
