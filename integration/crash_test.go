@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -130,45 +129,13 @@ func (s *stage) tell(t *testing.T, st story, id string, crash func(point string)
 		}()
 	}
 	var once sync.Mutex
-	hooked := func(ctx context.Context, die context.CancelFunc) context.Context {
-		return call.With(ctx, func(p string) {
-			once.Lock()
-			end := crash(p)
-			once.Unlock()
-			if end {
-				die()
-				runtime.Goexit()
-			}
-		})
-	}
-	s.during(t, st, hooked, func() { s.settle(t, st, job, hooked) })
-}
-
-type hooking func(ctx context.Context, die context.CancelFunc) context.Context
-
-// during runs a worker and a scheduler, and starts each again when it has
-// crashed, until do returns.
-func (s *stage) during(t *testing.T, st story, hooked hooking, do func()) {
-	t.Helper()
-	ctx, end := context.WithCancel(t.Context())
-	var procs sync.WaitGroup
-	for _, run := range []func(context.Context) error{
-		func(ctx context.Context) error { return s.worker(st, ctx).Run(ctx) },
-		func(ctx context.Context) error { return (&scheduler.Scheduler{Conn: s.Conn}).Run(ctx) },
-	} {
-		procs.Go(func() {
-			for ctx.Err() == nil {
-				life, die := context.WithCancel(ctx)
-				if err := run(hooked(life, die)); err != nil {
-					t.Error(err)
-				}
-				die()
-			}
-		})
-	}
-	do()
-	end()
-	procs.Wait()
+	hooked := crashing(func(p string) bool {
+		once.Lock()
+		defer once.Unlock()
+		return crash(p)
+	})
+	worker := func(process context.Context) *consumer.Worker { return s.worker(st, process) }
+	processes{s.Conn, worker, hooked}.during(t, func() { s.settle(t, st, job, hooked) })
 }
 
 func (s *stage) worker(st story, process context.Context) *consumer.Worker {

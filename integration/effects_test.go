@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -129,23 +128,17 @@ func (s *scene) play(t *testing.T, id string, crash func(point string) bool) (do
 	t.Helper()
 	var mu sync.Mutex
 	resolved := false // by a person: from then on it lives a life that other deeds tell
-	hooked := func(ctx context.Context, die context.CancelFunc) context.Context {
-		return call.With(ctx, func(p string) {
-			mu.Lock()
-			end := !resolved && crash(p)
-			mu.Unlock()
-			if end {
-				die()
-				runtime.Goexit()
-			}
-		})
-	}
+	hooked := crashing(func(p string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return !resolved && crash(p)
+	})
 	job := mulligan.Job{Kind: s.kind.Name, ID: id, Payload: []byte("payload of " + id)}
 	if _, err := s.pub.Publish(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
 	s.Accept(job.Kind, job.ID)
-	s.during(t, hooked, func() {
+	processes{s.Conn, s.worker, hooked}.during(t, func() {
 		st := s.ended(t, job)
 		for range 3 {
 			if st.State == mulligan.StatusDone {
@@ -201,31 +194,6 @@ func (s *scene) resolve(t *testing.T, job mulligan.Job, r *mulligan.Record) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// during runs a worker and a scheduler, and starts each again when it has
-// crashed, until do returns.
-func (s *scene) during(t *testing.T, hooked hooking, do func()) {
-	t.Helper()
-	ctx, end := context.WithCancel(t.Context())
-	var procs sync.WaitGroup
-	for _, run := range []func(context.Context) error{
-		func(ctx context.Context) error { return s.worker(ctx).Run(ctx) },
-		func(ctx context.Context) error { return (&scheduler.Scheduler{Conn: s.Conn}).Run(ctx) },
-	} {
-		procs.Go(func() {
-			for ctx.Err() == nil {
-				life, die := context.WithCancel(ctx)
-				if err := run(hooked(life, die)); err != nil {
-					t.Error(err)
-				}
-				die()
-			}
-		})
-	}
-	do()
-	end()
-	procs.Wait()
 }
 
 func (s *scene) worker(process context.Context) *consumer.Worker {

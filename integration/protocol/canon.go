@@ -165,7 +165,13 @@ func (p proc) rank() int {
 	return pack(int(p.pc), int(p.out), int(p.step), int(p.value), bit(p.looked), bit(p.own))
 }
 
-func pack(a, b, c, d, e, f int) int { return ((((a*16+b)*16+c)*16+d)*2+e)*2 + f }
+// pack makes one number of several that are below sixteen.
+func pack(digits ...int) (n int) {
+	for _, d := range digits {
+		n = n*16 + d
+	}
+	return n
+}
 
 func bit(b bool) int {
 	if b {
