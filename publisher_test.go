@@ -60,6 +60,22 @@ func holds(t *testing.T, e *natstest.Env, want int) {
 	}
 }
 
+// stores waits until so many jobs are stored: what a plain client publishes is
+// not answered for.
+func stores(t *testing.T, e *natstest.Env, want int) {
+	t.Helper()
+	deadline, tick := time.NewTimer(10*time.Second), time.NewTicker(5*time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for e.Account(t).Jobs != want {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("%d jobs are stored, want %d", e.Account(t).Jobs, want)
+		}
+	}
+}
+
 func TestAPublishedJobIsStoredAsItWasGiven(t *testing.T) {
 	e, p := publisher(t)
 	now := time.Now()

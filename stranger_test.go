@@ -72,7 +72,7 @@ func TestAStrangersMessageIsFoundUnderItsKey(t *testing.T) {
 			t.Run(fmt.Sprintf("%s and the body %q", tt.name, body), func(t *testing.T) {
 				e, p := publisher(t)
 				raw(t, e, fmt.Sprintf("HPUB mulligan.jobs.email.send.1 %d %d\r\n%s%s\r\n", len(tt.block), len(tt.block)+len(body), tt.block, body))
-				holds(t, e, 1)
+				stores(t, e, 1)
 				if st, err := p.Status(t.Context(), "email.send", "1"); err != nil || st.State != mulligan.StatusQueued {
 					t.Errorf("status: got %+v, %v; want queued", st, err)
 				}

@@ -179,6 +179,19 @@ func command(t *testing.T, args ...string) []byte {
 	return out.Bytes()
 }
 
+// answer is command for one that may say, by its exit code, that there is nothing.
+func answer(t *testing.T, args ...string) []byte {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), program(t), args...)
+	c.Env, c.Dir = environ(), t.TempDir()
+	out, err := c.Output()
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
+		t.Fatalf("mulligan %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
 // decode reads JSON.
 func decode[T any](t *testing.T, b []byte) T {
 	t.Helper()

@@ -355,7 +355,7 @@ func checkCommand(t *testing.T, s *proc, lines []line) {
 			continue
 		}
 		asked[l.Kind+l.class()] = true
-		said := decode[jobView](t, command(t, "job", l.Kind, l.ID, "--server", s.NATS, "--json"))
+		said := decode[jobView](t, answer(t, "job", l.Kind, l.ID, "--server", s.NATS, "--json"))
 		if want := s.job(t, l); fmt.Sprintf("%+v", said) != fmt.Sprintf("%+v", want) {
 			t.Errorf("job %s %s says\n%+v, the HTTP API\n%+v", l.Kind, l.ID, said, want)
 		}
