@@ -4,7 +4,7 @@ import "errors"
 
 // What a publisher is told. Nothing was stored, except with [ErrUnconfirmed].
 var (
-	// ErrUnknownKind is returned for a kind that the publisher was not given.
+	// ErrUnknownKind is returned for a kind that nobody has declared.
 	ErrUnknownKind = errors.New("mulligan: unknown kind")
 	// ErrBadKind is returned for a kind that is not well declared.
 	ErrBadKind = errors.New("mulligan: bad kind")

@@ -23,7 +23,8 @@ const (
 	// Once jobs have a side effect on a downstream that honours no key, such as
 	// SMTP. They need an ID, and are retried only when the effect certainly did
 	// not happen; after a doubtful failure they are spent as [InDoubt], for a
-	// person to decide.
+	// person to decide. A refused connection counts as nothing done: a handler
+	// that has an effect before it connects elsewhere must use [Step].
 	Once Effect = "once"
 )
 

@@ -14,7 +14,8 @@ import (
 )
 
 // A Publisher stores jobs. Set its fields before the first call; it is safe for
-// concurrent use.
+// concurrent use. It watches the declared kinds for as long as its connection
+// lives: make one for each connection and keep it.
 type Publisher struct {
 	// Conn is required.
 	Conn *nats.Conn
@@ -82,6 +83,9 @@ func (p *Publisher) draft(ctx context.Context, job *Job) (*draft, error) {
 		return d, err
 	}
 	kind, ok := p.kind(job.Kind)
+	if !ok {
+		kind, ok = p.lookUp(ctx, job.Kind)
+	}
 	if !ok {
 		return d, fmt.Errorf("%w: %.140q; no worker has declared it, and it is not in the publisher's kinds", ErrUnknownKind, job.Kind)
 	}
@@ -296,6 +300,17 @@ func (p *Publisher) learn(name string, k *Kind, _ error) {
 	if delete(p.declared, name); k != nil {
 		p.declared[name] = *k
 	}
+}
+
+// lookUp reads a kind that the watch did not tell of: after the server was away
+// it is late, and of a bucket that was made again it says nothing.
+func (p *Publisher) lookUp(ctx context.Context, name string) (k Kind, ok bool) {
+	k, err := p.Topology.Kind(ctx, p.js, name)
+	if err != nil {
+		return k, false // unknown to whoever asks; the server's absence shows when it publishes
+	}
+	p.learn(name, &k, nil)
+	return k, true
 }
 
 // kind returns what a kind is. Where a worker and this publisher disagree

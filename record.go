@@ -45,9 +45,15 @@ type Record struct {
 	// Steps are what is known of the parts of the job, in the order in which they
 	// were begun. They outlive a replay.
 	Steps []StepRecord `json:"steps,omitempty"`
+	// FirstCall is when the first attempt began after which the effect may have
+	// happened, over all replays; a person's word that it did not clears it.
+	FirstCall time.Time `json:"first_call,omitzero"`
 	// Replay names the last reopening, so that the next one of the same letter is
 	// not taken for it.
 	Replay string `json:"replay,omitempty"`
+	// Letter: the key is done, and there may be a dead letter of it that a
+	// scheduler is to take back.
+	Letter bool `json:"letter,omitempty"`
 	// Move is the last move decided; Reason why the key is spent or dead.
 	Move   *Move  `json:"move,omitempty"`
 	Reason Reason `json:"reason,omitempty"`
@@ -66,6 +72,8 @@ type Start struct {
 	Delivery string    `json:"delivery"` // identifies it: no two deliveries of a message have the same
 	Address  string    `json:"address"`  // of the message
 	At       time.Time `json:"at"`
+	// Stepped: the call uses steps, so that what must not happen twice is in one.
+	Stepped bool `json:"stepped,omitempty"`
 }
 
 // Open returns the last start if its end is not recorded, else nil.
@@ -148,7 +156,7 @@ func NewResult(data []byte, at time.Time) *Result {
 
 // Within returns r without its data if that is over a limit, in bytes.
 func (r *Result) Within(limit int) *Result {
-	if r.Size > limit {
+	if r.Size > max(limit, 0) {
 		r.Data, r.TooLarge = nil, true
 	}
 	return r

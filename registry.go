@@ -66,6 +66,27 @@ func (t Topology) Kinds(ctx context.Context, js jetstream.JetStream) ([]Kind, er
 	return kinds, bad
 }
 
+// Kind reads what one kind is declared as. It fails with [ErrUnknownKind] for one
+// that is not declared.
+func (t Topology) Kind(ctx context.Context, js jetstream.JetStream, name string) (Kind, error) {
+	kv, err := js.KeyValue(ctx, t.KindsBucket())
+	if err != nil {
+		return Kind{}, fmt.Errorf("read kind %s: %w", name, notProvisioned(err))
+	}
+	e, err := kv.Get(ctx, name)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return Kind{}, fmt.Errorf("%w: %s", ErrUnknownKind, name)
+	}
+	if err != nil {
+		return Kind{}, fmt.Errorf("read kind %s: %w", name, err)
+	}
+	k, err := readKind(e.Value())
+	if err != nil {
+		return k, fmt.Errorf("read kind %s: %w", name, err)
+	}
+	return k, nil
+}
+
 // WatchKinds tells learn of every declared kind, and then of each that changes;
 // nil is one that was taken away, or cannot be read and why. It returns once
 // learn knows those that are there. learn is called by one goroutine at a time,

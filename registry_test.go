@@ -174,3 +174,25 @@ func TestAStepsKeyIsShortAndItsOwn(t *testing.T) {
 		}
 	}
 }
+
+func TestAKindDeclaredInABucketThatWasMadeAgainIsFound(t *testing.T) {
+	e := natstest.Server(t)
+	e.Provision(t, mulligan.Topology{})
+	p := &mulligan.Publisher{Conn: e.Conn}
+	if _, err := p.Publish(t.Context(), mulligan.Job{Kind: "a.b", ID: "1"}); !errors.Is(err, mulligan.ErrUnknownKind) {
+		t.Fatal(err)
+	}
+	if err := e.JS.DeleteKeyValue(t.Context(), mulligan.Topology{}.KindsBucket()); err != nil {
+		t.Fatal(err)
+	}
+	e.Provision(t, mulligan.Topology{})
+	if _, err := (mulligan.Topology{}).Declare(t.Context(), e.JS, []mulligan.Kind{{Name: "a.b", Effect: mulligan.Keyed}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Publish(t.Context(), mulligan.Job{Kind: "a.b"}); !errors.Is(err, mulligan.ErrNoKey) {
+		t.Errorf("without an ID: %v, want what the kind asks for", err)
+	}
+	if _, err := p.Publish(t.Context(), mulligan.Job{Kind: "a.b", ID: "1"}); err != nil {
+		t.Error(err)
+	}
+}

@@ -62,6 +62,21 @@ func (r *Record) OpenStep() *StepRecord {
 	return nil
 }
 
+// OpenSteps names all steps that were begun and whose end is not known.
+func (r *Record) OpenSteps() (names []string) {
+	for i := range r.Steps {
+		if r.Steps[i].Open() {
+			names = append(names, r.Steps[i].Name)
+		}
+	}
+	return names
+}
+
+// MaxSteps is how many steps a job may have.
+const MaxSteps = 256
+
+type stepping struct{} // in the context of a step's function
+
 var stepName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,48}$`)
 
 // StepKey is the idempotency key of one step of the job for the downstream: the
@@ -81,8 +96,9 @@ func (j *Job) StepKey(step string) string {
 // charge again. fn should hand job.StepKey(name) to its downstream as the
 // idempotency key.
 //
-// A job may have any number of steps; each has a name of its own, 1 to 48
-// letters, digits, _ and -. Results are stored as JSON, all of them together
+// A job may have many steps, up to [MaxSteps], one behind the other or side by
+// side but not within each other; each has a name of its own, 1 to 48 letters,
+// digits, _ and -. Results are stored as JSON, all of them together
 // within the kind's MaxResult: of one that does not fit Step returns the result
 // once, and an error wrapping [ErrNotKept] ever after.
 //
@@ -101,6 +117,9 @@ func Step[T any](ctx context.Context, job *Job, name string, fn func(ctx context
 	if !stepName.MatchString(name) {
 		return none, Permanent(Typed("bad_step", fmt.Errorf("step %.60q is not 1 to 48 letters, digits, _ and -", name)))
 	}
+	if within := ctx.Value(stepping{}); within != nil {
+		return none, Permanent(Typed("bad_step", fmt.Errorf("step %s is within step %s: one behind the other, not one in the other", name, within)))
+	}
 	known, err := job.Steps.Begin(ctx, name)
 	if err != nil {
 		return none, err
@@ -108,7 +127,7 @@ func Step[T any](ctx context.Context, job *Job, name string, fn func(ctx context
 	if known != nil {
 		return stepResult[T](name, known)
 	}
-	v, err := fn(ctx)
+	v, err := fn(context.WithValue(ctx, stepping{}, name))
 	if err != nil {
 		return none, job.Steps.Fail(ctx, name, err)
 	}

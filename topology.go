@@ -43,15 +43,15 @@ const (
 	defaultEvents   = 256 << 20
 	tombstoneAge    = time.Hour
 	moveHeaderSpace = 64 << 10  // what moves add must fit beside the largest job
-	minPayload      = 512 << 10 // of the server: the largest record has to fit
+	minPayload      = 768 << 10 // of the server: the largest record has to fit
 	replaySpace     = 1 << 10   // of it, what a replay adds when it publishes the job again
-	recordSpace     = 128 << 10 // what a record holds besides results
+	recordSpace     = 160 << 10 // what a record holds besides results and a changed payload
 )
 
 // LargestResult is the largest MaxResult of a kind that a record takes on a
 // server with this max_payload, in bytes.
 func LargestResult(maxPayload int64) int {
-	return int(maxPayload-recordSpace) * 3 / 4 // as base64
+	return int(maxPayload-recordSpace)*3/4 - MaxChanged // both as base64
 }
 
 var prefixName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)

@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"strings"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
@@ -22,8 +23,9 @@ type facts struct {
 	again     bool      // delivered before
 	start     string    // identifies this delivery
 	effect    mulligan.Effect
-	noKey     bool // its publisher gave no ID, and the effect needs one
-	alone     bool // no other suspect runs in this worker
+	keyTTL    time.Duration // for how long the downstream of a keyed kind remembers a key
+	noKey     bool          // its publisher gave no ID, and the effect needs one
+	alone     bool          // no other suspect runs in this worker
 	hasUser   bool
 	place     budget.Place // the user's, once it was asked for
 	fromJobs  bool         // lies in the stream of jobs, so it is not a retry that is due
@@ -57,6 +59,9 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	f.deadline = later(f.deadline, r.Deadline)
 	switch {
 	case r.State == mulligan.Done && r.Payload == f.payload:
+		if r.Letter {
+			return verdict{verb: settle, reason: mulligan.InDoubt}, false
+		}
 		return verdict{verb: ack}, false
 	case r.State != "" && r.Payload != f.payload:
 		return verdict{verb: spend, reason: mulligan.KeyConflict, errText: "the key belongs to another payload"}, false
@@ -71,6 +76,9 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 		return ended(r), false
 	case f.marks() && r.Open() != nil && r.Start.Delivery != f.start && !f.resumes(r):
 		return afterStart(r, f)
+	case f.effect == mulligan.Keyed && !r.FirstCall.IsZero() && f.now.Sub(r.FirstCall) > f.keyTTL:
+		return decide(r, f, verdict{verb: spend, reason: mulligan.InDoubt, errType: "key_ttl",
+			errText: "its key went to the downstream first at " + r.FirstCall.UTC().Format(time.RFC3339) + ", which may have forgotten it"}), true
 	case !f.now.Before(f.deadline), !f.notBefore.Before(f.deadline):
 		return decide(r, f, verdict{verb: spend, reason: mulligan.Expired}), true
 	case r.Attempts >= f.policy.Attempts:
@@ -101,6 +109,10 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	if f.marks() {
 		r.State = mulligan.Live // whatever was decided for the message before, by now it runs
 	}
+	if r.Move != nil {
+		r.Move.Unasked = false // it was asked, or it needs no asking
+	}
+	r.Deadline = later(r.Deadline, f.deadline)
 	r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: f.start, Address: f.address, At: f.now}
 	return verdict{verb: run}, true
 }
@@ -109,7 +121,7 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 // an end: whatever must not happen twice was in steps, and none of these is
 // without its end.
 func (f facts) resumes(r *mulligan.Record) bool {
-	return !f.noKey && len(r.Steps) > 0 && r.OpenStep() == nil && r.Start.Address == f.address
+	return !f.noKey && r.Start.Stepped && r.OpenStep() == nil && r.Start.Address == f.address
 }
 
 // afterStart is the verdict on a message that must not run because there is a
@@ -117,8 +129,13 @@ func (f facts) resumes(r *mulligan.Record) bool {
 // whether the effect happened. Another's is waited for, but not for ever.
 func afterStart(r *mulligan.Record, f facts) (v verdict, store bool) {
 	v = verdict{verb: spend, reason: mulligan.InDoubt, errType: "no_end", errText: "the attempt that began at " + r.Start.At.UTC().Format(time.RFC3339Nano) + " ended without a word"}
-	if s := r.OpenStep(); s != nil {
-		v.errText += ", within its step " + s.Name
+	if steps := r.OpenSteps(); len(steps) > 0 {
+		v.errText += ", within its step " + strings.Join(steps, " and its step ")
+	}
+	if f.noKey || r.Start.Address == f.address {
+		if r.FirstCall.IsZero() {
+			r.FirstCall = r.Start.At
+		}
 	}
 	switch {
 	case f.noKey:

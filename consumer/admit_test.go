@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +66,9 @@ func TestAdmit(t *testing.T) {
 		{"with a place for now it runs", hinted, place(0, false), run, "", false, mulligan.Parked},
 		{"with a later place it is deferred until then", hinted, place(time.Second, false), deferred, mulligan.UserBudget, true, mulligan.Parked},
 		{"without a place it is spent", hinted, place(0, true), spend, mulligan.UserBudget, true, mulligan.Spent},
+		{"a keyed key that its downstream may have forgotten is not sent again", mulligan.Record{State: mulligan.Parked, Payload: published, FirstCall: noon.Add(-25 * time.Hour)}, func(f *facts) { f.effect, f.keyTTL = mulligan.Keyed, 24*time.Hour }, spend, mulligan.InDoubt, true, mulligan.Spent},
+		{"one that it remembers is", mulligan.Record{State: mulligan.Parked, Payload: published, FirstCall: noon.Add(-23 * time.Hour)}, func(f *facts) { f.effect, f.keyTTL = mulligan.Keyed, 24*time.Hour }, run, "", false, mulligan.Parked},
+		{"a done key whose letter is to be taken back says so again", mulligan.Record{State: mulligan.Done, Payload: published, Letter: true}, again, settle, mulligan.InDoubt, false, mulligan.Done},
 		{"without a user nobody is asked", hinted, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},
 		{"after a nak, whose attempt had an end, it takes one start more", mulligan.Record{State: mulligan.Live, Payload: published, Starts: maxStarts - 1, Move: move("J:7", mulligan.Nak, 0)}, func(f *facts) { f.again, f.alone = true, true }, run, "", true, mulligan.Live},
 		{"a job for later published again waits behind the first", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Defer, time.Minute)}, func(f *facts) { f.notBefore = noon.Add(time.Minute) }, wait, mulligan.InProgress, false, mulligan.Parked},
@@ -221,4 +225,38 @@ func TestNakRoom(t *testing.T) {
 			t.Error("want exactly one place")
 		}
 	})
+}
+
+// A start that is noted answers for what was decided before: a redelivery after a
+// crash does not ask the user again, and is not taken for another message.
+func TestAStartNotedNeedsNoAskingAndKnowsItsDeadline(t *testing.T) {
+	f := message()
+	f.effect, f.hasUser, f.place, f.fromJobs = mulligan.Once, true, budget.Place{At: noon}, false
+	r := mulligan.Record{State: mulligan.Parked, Payload: published, Attempts: 1, Move: &mulligan.Move{Address: "J:1", Verb: mulligan.Park, Due: noon, Unasked: true}}
+	if v, store := admit(&r, f); v.verb != run || !store || r.Move.Unasked || !r.Deadline.Equal(f.deadline) {
+		t.Fatalf("%+v, store %v, record %+v", v, store, r)
+	}
+	r.Start.Stepped = true
+	f.again, f.alone, f.start, f.place = true, true, "s2", budget.Place{}
+	if v, _ := admit(&r, f); v.verb != run {
+		t.Errorf("redelivered between two steps: %+v", v)
+	}
+}
+
+func TestAMergePatchIsShownOnlyWhereItSaysTheChange(t *testing.T) {
+	for _, tt := range []struct{ from, to, want string }{
+		{`{"a":1,"b":2}`, `{"a":1,"b":3}`, `{"b":3}`},
+		{`{"a":1,"b":2}`, `{"a":1}`, `{"b":null}`},
+		{`{"a":1}`, `{"a":null}`, ``},
+		{`[{"a":1},{"b":2}]`, `[{"a":1},{"b":3}]`, ``},
+		{`{}`, `null`, ``},
+		{`{"a":[1,2]}`, `{"a":[1,3]}`, `{"a":[1,3]}`},
+		{`text`, `{}`, ``},
+		{``, `{}`, ``},
+		{`{"a":1}`, `{"a":"` + strings.Repeat("x", mulligan.MaxChange) + `"}`, ``},
+	} {
+		if got := string(mergePatch([]byte(tt.from), []byte(tt.to))); got != tt.want {
+			t.Errorf("from %s to %.40s: %s, want %s", tt.from, tt.to, got, tt.want)
+		}
+	}
 }

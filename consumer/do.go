@@ -45,7 +45,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 		return
 	}
 	d.payload, d.policy, d.effect = d.env.Fingerprint(), k.Policy, k.Effect
-	d.noKey = d.env.Generated && k.Effect.NeedsID()
+	d.noKey, d.keyTTL = d.env.Generated && k.Effect.NeedsID(), k.KeyTTL
 	rec := new(mulligan.Record)
 	v := verdict{verb: run}
 	if !d.runsAtOnce(k.Effect, time.Now()) {
@@ -126,11 +126,12 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	var result []byte
 	result, e.err = w.call(ctx, k.handler, &job, limit)
 	e.took = time.Since(e.started)
-	if steps.superseded() {
+	var lost bool
+	if e.stepped, lost = steps.used(); lost {
 		return verdict{verb: drop}
 	}
 	if e.err != nil && ctx.Err() != nil {
-		if v, ok := w.interrupted(ctx, d, e.err); ok {
+		if v, ok := w.interrupted(ctx, d, e); ok {
 			return v
 		}
 	}
@@ -237,9 +238,13 @@ func (w *Worker) unrecorded(ctx context.Context, d *delivery, err error) verdict
 }
 
 // interrupted gives a job back whose handler was ended by the shutdown: it costs
-// no attempt, and its start is taken back. Where the effect may have happened and
-// must not happen twice, it is a failed attempt like any other.
-func (w *Worker) interrupted(ctx context.Context, d *delivery, cause error) (v verdict, ok bool) {
+// no attempt, and its start is taken back. What the handler says for certain
+// stands, and where the effect may have happened and must not happen twice, it is
+// a failed attempt like any other.
+func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verdict, ok bool) {
+	if !interruption(e.err) {
+		return v, false
+	}
 	ok = true
 	if d.again || d.marks() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait/2)
@@ -248,8 +253,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, cause error) (v v
 			if r.Open() == nil || r.Start.Delivery != d.start {
 				return false
 			}
-			e := ending{facts: d.facts}
-			if ok = !d.marks() || !d.noKey && !e.attempt(r, 0).doubts(cause); ok {
+			if ok = !d.marks() || !d.noKey && (notStarted(e.err) || e.stepped && r.OpenStep() == nil); ok {
 				r.Starts--
 			}
 			return ok

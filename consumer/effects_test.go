@@ -438,3 +438,112 @@ func TestWaitingForAResult(t *testing.T) {
 		stop()
 	})
 }
+
+func TestWhatAHandlerSaysForCertainAtAShutdownStands(t *testing.T) {
+	bubble(t, once, func(t *testing.T, f *floor) {
+		says := map[string]error{"unusable": mulligan.Unusable(errFlaky), "permanent": mulligan.Permanent(errFlaky), "flaky": errFlaky}
+		w := &consumer.Worker{Grace: 4 * time.Second}
+		stop := f.work(t, w, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			time.Sleep(5500 * time.Millisecond) // it does not heed its context
+			return nil, says[j.ID]
+		})
+		for id := range says {
+			f.publish(t, mulligan.Job{ID: id})
+		}
+		time.Sleep(time.Second)
+		stop()
+		stop = f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			return nil, nil
+		})
+		time.Sleep(time.Minute)
+		stop()
+		for id, want := range map[string]mulligan.Reason{"unusable": mulligan.NoChange, "permanent": mulligan.PermanentFailure, "flaky": mulligan.InDoubt} {
+			if st := f.state(t, id); len(f.log.of(id)) != 1 || st.Record.Reason != want || len(st.Record.History) != 1 {
+				t.Errorf("%s ran %d times and is %s: %+v", id, len(f.log.of(id)), st.State, st.Record)
+			}
+		}
+	})
+}
+
+func TestAOnceJobWhoseNextReleaseUsesNoStepsIsInDoubtAsAny(t *testing.T) {
+	bubble(t, once, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			_, err := mulligan.Step(ctx, j, "look-up", func(context.Context) (int, error) { return 1, nil })
+			return nil, errors.Join(err, mulligan.After(5*time.Second, mulligan.NotStarted(errFlaky)))
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(time.Second)
+		stop()
+		stop = f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note("sent")
+			return nil, context.DeadlineExceeded
+		})
+		time.Sleep(time.Minute)
+		stop()
+		if st := f.state(t, "x"); len(f.log.of("sent")) != 1 || st.Record.Reason != mulligan.InDoubt {
+			t.Errorf("sent %d times: %+v", len(f.log.of("sent")), st.Record)
+		}
+	})
+}
+
+func TestStepsStandBesideEachOtherAndHaveNamesOfTheirOwn(t *testing.T) {
+	do := func(context.Context) (int, error) { return 0, nil }
+	for name, handler := range map[string]mulligan.HandlerFunc{
+		"one within another": func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			_, err := mulligan.Step(ctx, j, "outer", func(ctx context.Context) (int, error) { return mulligan.Step(ctx, j, "inner", do) })
+			return nil, err
+		},
+		"one name twice": func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			for range 2 {
+				if _, err := mulligan.Step(ctx, j, "mail", do); err != nil {
+					return nil, err
+				}
+			}
+			return nil, nil
+		},
+		"too many": func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			for i := range mulligan.MaxSteps + 1 {
+				if _, err := mulligan.Step(ctx, j, fmt.Sprint("step-", i), do); err != nil {
+					return nil, err
+				}
+			}
+			return nil, nil
+		},
+	} {
+		r, err := consumer.Rehearse(t.Context(), keyed, handler, mulligan.Job{ID: "x"})
+		if err != nil || r.Reason != mulligan.PermanentFailure || r.ErrorType != "bad_step" {
+			t.Errorf("%s: %+v, %v; want a permanent error that says what to mend", name, r, err)
+		}
+	}
+}
+
+func TestStepsOfAKeyThatIsDoneByHandDoNotBegin(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		ledger, err := dedupe.Open(t.Context(), f.JS, mulligan.Topology{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := f.work(t, &consumer.Worker{}, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+			if _, err := mulligan.Step(ctx, j, "charge", func(context.Context) (int, error) { return 1, nil }); err != nil {
+				return nil, err
+			}
+			err := ledger.Update(ctx, "test", mulligan.RecordKey(j.Kind, j.ID), func(r *mulligan.Record) bool {
+				r.State, r.Result = mulligan.Done, mulligan.NewResult([]byte("by hand"), time.Now())
+				return true
+			})
+			if err != nil {
+				return nil, err
+			}
+			_, err = mulligan.Step(ctx, j, "mail", func(context.Context) (int, error) { return f.log.note("mailed"), nil })
+			return nil, err
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(time.Minute)
+		stop()
+		if st := f.state(t, "x"); len(f.log.of("mailed")) != 0 || string(st.Record.Result.Data) != "by hand" {
+			t.Errorf("mailed %d times: %+v", len(f.log.of("mailed")), st.Record)
+		}
+	})
+}

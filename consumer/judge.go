@@ -126,6 +126,19 @@ func (a attempt) doubts(err error) bool {
 	return !notStarted(err) && !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &snooze)
 }
 
+// interruption reports whether err may be owed to the end of the handler's
+// context: it is nothing that a handler says on purpose.
+func interruption(err error) bool {
+	var (
+		permanent *mulligan.PermanentError
+		unusable  *mulligan.UnusableError
+		changed   *mulligan.ChangedError
+		throttled *mulligan.ThrottledError
+		snooze    *mulligan.SnoozeError
+	)
+	return !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &changed) && !errors.As(err, &throttled) && !errors.As(err, &snooze)
+}
+
 // notStarted reports whether the effect certainly did not happen.
 func notStarted(err error) bool {
 	var said *mulligan.NotStartedError

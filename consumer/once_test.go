@@ -20,6 +20,11 @@ func TestAdmitOnce(t *testing.T) {
 	}
 	ended := mulligan.StepRecord{Name: "charge", Result: mulligan.NewResult([]byte("1"), noon)}
 	open := mulligan.StepRecord{Name: "mail", Begun: noon, Run: "x"}
+	stepping := func(r mulligan.Record, steps ...mulligan.StepRecord) mulligan.Record {
+		r = with(r, steps...)
+		r.Start.Stepped = true
+		return r
+	}
 	again := func(f *facts) { f.again, f.alone, f.start = true, true, "s2" }
 	keyless := func(f *facts) { f.effect, f.noKey, f.again, f.start = mulligan.Keyed, true, true, "s2" }
 	for _, tt := range []struct {
@@ -35,14 +40,15 @@ func TestAdmitOnce(t *testing.T) {
 		{"a start noted before, whose answer was lost, is not noted twice", began("s1", "J:7"), nil, run, "", false, 1},
 		{"redelivered without a start it runs: the crash was before", mulligan.Record{}, again, run, "", true, 1},
 		{"redelivered after its start nobody knows", began("s1", "J:7"), again, spend, mulligan.InDoubt, true, 1},
-		{"redelivered between two steps it runs again", with(began("s1", "J:7"), ended), again, run, "", true, 2},
-		{"redelivered within a step nobody knows", with(began("s1", "J:7"), ended, open), again, spend, mulligan.InDoubt, true, 1},
+		{"redelivered between two steps it runs again", stepping(began("s1", "J:7"), ended), again, run, "", true, 2},
+		{"steps of an earlier run do not vouch for one that used none", with(began("s1", "J:7"), ended), again, spend, mulligan.InDoubt, true, 1},
+		{"redelivered within a step nobody knows", stepping(began("s1", "J:7"), ended, open), again, spend, mulligan.InDoubt, true, 1},
 		{"another message of the key waits for the end", began("s0", "J:6"), nil, wait, mulligan.InProgress, false, 1},
-		{"another message waits also between two steps", with(began("s0", "J:6"), ended), nil, wait, mulligan.InProgress, false, 1},
+		{"another message waits also between two steps", stepping(began("s0", "J:6"), ended), nil, wait, mulligan.InProgress, false, 1},
 		{"at its deadline it waits no more", began("s0", "J:6"), func(f *facts) { f.deadline = noon }, spend, mulligan.InDoubt, true, 1},
 		{"after a recorded end it runs and notes its start", mulligan.Record{State: mulligan.Live, Payload: published, Attempts: 1, Start: &mulligan.Start{Delivery: "s0", Address: "J:7"}}, again, run, "", true, 1},
 		{"a job without a key of its own is not run again after a start", began("s1", "J:7"), keyless, spend, mulligan.NoKey, true, 1},
-		{"not even between two steps", with(began("s1", "J:7"), ended), keyless, spend, mulligan.NoKey, true, 1},
+		{"not even between two steps", stepping(began("s1", "J:7"), ended), keyless, spend, mulligan.NoKey, true, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f, r := message(), tt.rec

@@ -48,6 +48,7 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 	if kept == nil {
 		kept = rehearse(k)
 	}
+	kept.ended = map[string]bool{}
 	kept.rec.Payload = mulligan.FingerprintOf(job.Payload)
 	if job.Steps = nil; k.Effect != mulligan.Pure {
 		job.Steps = kept
@@ -55,6 +56,7 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 	started := time.Now()
 	result, err := new(Worker).call(ctx, h, &job, k.Policy.Timeout)
 	e := ending{facts: facts{effect: k.Effect}, took: time.Since(started)}
+	e.stepped, _ = kept.used()
 	v := judge(k.Policy, e.attempt(&kept.rec, job.Attempt), err, chance{u: 0.5, v: 0.5})
 	return Rehearsal{Verb: string(v.verb), Reason: v.reason, Delay: v.delay, Changed: v.changed, Result: result, Err: err, ErrorType: v.errType, Steps: job.Steps}, nil
 }

@@ -13,6 +13,7 @@ type ending struct {
 	run     string // identifies the call
 	input   []byte // the payload that it was given
 	limit   int    // of the results that are kept, in bytes
+	stepped bool   // it used steps
 	started time.Time
 	took    time.Duration
 	err     error
@@ -39,6 +40,9 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	begin(r, e.facts)
 	number := e.ends(r)
 	v = judge(e.policy, e.attempt(r, number), e.err, e.chance)
+	if r.FirstCall.IsZero() && e.effect != mulligan.Pure && !notStarted(e.err) && v.reason != mulligan.Snoozed {
+		r.FirstCall = e.started
+	}
 	if v.verb != deferred { // a snooze is not an attempt
 		r.Attempts, r.Spent = max(r.Attempts, number), r.Spent+e.took
 	}
@@ -86,7 +90,7 @@ func (e ending) ends(r *mulligan.Record) (number int) {
 
 // attempt is the call as judge sees it.
 func (e ending) attempt(r *mulligan.Record, number int) attempt {
-	a := attempt{Number: number, Spent: r.Spent + e.took, Effect: e.effect, NoKey: e.noKey, Stepped: len(r.Steps) > 0, Tried: tried(r)}
+	a := attempt{Number: number, Spent: r.Spent + e.took, Effect: e.effect, NoKey: e.noKey, Stepped: e.stepped, Tried: tried(r)}
 	if s := r.OpenStep(); s != nil {
 		a.OpenStep = s.Name
 	}
@@ -102,6 +106,7 @@ func succeed(r *mulligan.Record, e ending, result []byte) (v verdict, store bool
 		return v, false
 	}
 	if r.State == mulligan.Dead || r.Replay != "" { // of a replayed key an older letter may be left
+		r.Letter = true
 		v = verdict{verb: settle, reason: r.Reason}
 		if v.reason == "" { // the scheduler goes by the record, which says done
 			v.reason = mulligan.InDoubt

@@ -21,9 +21,11 @@ type steps struct {
 	update func(ctx context.Context, name string, apply func(r *mulligan.Record) (store bool)) error
 	owns   func(r *mulligan.Record) bool
 
-	mu   sync.Mutex
-	runs map[string]string // of the steps that this attempt began
-	lost bool              // another delivery of the message has taken over
+	mu    sync.Mutex
+	runs  map[string]string // of the steps that this attempt began
+	ended map[string]bool   // those whose end it recorded
+	any   bool              // the attempt uses steps
+	lost  bool              // another delivery of the message has taken over
 }
 
 // errSuperseded ends an attempt whose message was given to another worker, since
@@ -37,30 +39,18 @@ func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result,
 	if err := ctx.Err(); err != nil {
 		return nil, err // too late to begin anything
 	}
+	if s.done(name) {
+		return nil, mulligan.Permanent(mulligan.Typed("bad_step", fmt.Errorf("step %s was done in this attempt already: give each step a name of its own", name)))
+	}
 	run := nuid.Next()
 	var refused error
 	err = s.update(ctx, "step.begin", func(r *mulligan.Record) (store bool) {
-		known, refused = nil, nil
-		had := r.Step(name)
-		switch {
-		case had != nil && had.Result != nil:
-			known = had.Result
-			return false
-		case s.effect != mulligan.Once || had != nil && had.Run == run: // stored before; the answer was lost
-			return false
-		case !s.owns(r):
-			refused = errSuperseded
-			return false
-		case had != nil && had.Open():
-			refused = fmt.Errorf("step %s began at %s and its end is not known: %w", name, had.Begun.UTC().Format(time.RFC3339Nano), mulligan.ErrInDoubt)
-			return false
-		}
-		begun := step(r, name)
-		begun.Begun, begun.Run = time.Now(), run
-		return true
+		known, store, refused = s.begin(r, name, run)
+		return store
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.any = true
 	s.lost = s.lost || refused == errSuperseded
 	if err == nil && refused == nil && known == nil {
 		s.runs[name] = run
@@ -69,6 +59,38 @@ func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result,
 		err = refused
 	}
 	return known, err
+}
+
+// begin notes in the record that a step begins, or returns what is known of it.
+func (s *steps) begin(r *mulligan.Record, name, run string) (known *mulligan.Result, store bool, refused error) {
+	had := r.Step(name)
+	marks := s.effect == mulligan.Once
+	if marks && s.owns(r) && !r.Start.Stepped {
+		r.Start.Stepped, store = true, true
+	}
+	switch {
+	case had != nil && had.Result != nil:
+		return had.Result, store, nil
+	case r.State == mulligan.Done: // by hand, or by another attempt that had other steps
+		return nil, false, fmt.Errorf("step %s: the key is done", name)
+	case had == nil && len(r.Steps) >= mulligan.MaxSteps:
+		return nil, false, mulligan.Permanent(mulligan.Typed("bad_step", fmt.Errorf("step %s is one of more than %d", name, mulligan.MaxSteps)))
+	case !marks || had != nil && had.Run == run: // stored before; the answer was lost
+		return nil, store, nil
+	case !s.owns(r):
+		return nil, false, errSuperseded
+	case had != nil && had.Open():
+		return nil, store, fmt.Errorf("step %s began at %s and its end is not known: %w", name, had.Begun.UTC().Format(time.RFC3339Nano), mulligan.ErrInDoubt)
+	}
+	begun := step(r, name)
+	begun.Begun, begun.Run = time.Now(), run
+	return nil, true, nil
+}
+
+func (s *steps) done(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended[name]
 }
 
 // End records a result: the first to be recorded stands.
@@ -84,6 +106,11 @@ func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mu
 		stands = at.Result
 		return true
 	})
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ended[name] = true
+	}
 	return stands, err
 }
 
@@ -110,18 +137,19 @@ func (s *steps) Fail(ctx context.Context, name string, cause error) error {
 	return cause
 }
 
-// superseded reports whether another delivery of the message has taken over. That
-// one answers for the message: this attempt's end is nobody's.
-func (s *steps) superseded() bool {
+// used reports whether the attempt used steps, and whether another delivery of
+// the message has taken over. That one answers for the message then: this
+// attempt's end is nobody's.
+func (s *steps) used() (stepped, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lost
+	return s.any, s.lost
 }
 
 // steps of a delivery's job are kept also when the attempt's time is over: what
 // has happened must be recorded.
 func (w *Worker) steps(d *delivery, limit int) *steps {
-	s := &steps{effect: d.effect, limit: limit, runs: map[string]string{}}
+	s := &steps{effect: d.effect, limit: limit, runs: map[string]string{}, ended: map[string]bool{}}
 	s.owns = func(r *mulligan.Record) bool {
 		return r.State == mulligan.Live && r.Open() != nil && r.Start.Delivery == d.start
 	}
@@ -157,6 +185,7 @@ type rehearsed struct {
 func rehearse(k mulligan.Kind) *rehearsed {
 	r := &rehearsed{}
 	r.effect, r.limit, r.runs = k.Effect, k.MaxResult, map[string]string{}
+	r.rec.Start = &mulligan.Start{}
 	r.owns = func(*mulligan.Record) bool { return true }
 	r.update = func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {
 		r.mu.Lock()

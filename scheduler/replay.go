@@ -49,10 +49,8 @@ func (s *Scheduler) sendBack(ctx context.Context, kind, id string, r reopening) 
 		return Replayed{}, err
 	}
 	r.letter = &l
-	if !r.resolved {
-		if r.keyTTL, err = s.keyTTL(ctx, kind); err != nil {
-			return Replayed{}, err
-		}
+	if r.kind, err = s.declared(ctx, kind); err != nil {
+		return Replayed{}, err
 	}
 	if err := s.reopen(ctx, &r); err != nil {
 		return Replayed{}, fmt.Errorf("replay %s %.80q: %w", kind, id, err)
@@ -117,7 +115,7 @@ func (s *Scheduler) spent(ctx context.Context, l *mulligan.Letter) (bool, error)
 // reopening lets a dead key run again.
 type reopening struct {
 	letter *mulligan.Letter
-	keyTTL time.Duration // for how long the downstream of a keyed kind remembers a key
+	kind   mulligan.Kind // as it is declared
 	// resolved: a person says that the effect did not happen, apart from that of
 	// a step, whose result is given.
 	resolved   bool
@@ -159,22 +157,28 @@ func (o *reopening) apply(r *mulligan.Record, fresh string, now time.Time) (refu
 		return nil, false
 	case r.State != "" && r.Payload != l.Fingerprint():
 		return fmt.Errorf("%w: the key belongs to another payload by now; publish it under a new ID", ErrNotReplayable), false
+	case o.step != "" && (r.Step(o.step) == nil || !r.Step(o.step).Open()):
+		return fmt.Errorf("%w: step %.60q was not begun, or is done, or the job was sent back already", ErrNotReplayable, o.step), false
 	case r.State == mulligan.Live || r.State == mulligan.Parked:
 		return nil, false
-	case o.step != "" && (r.Step(o.step) == nil || !r.Step(o.step).Open()):
-		return fmt.Errorf("%w: step %.60q was not begun, or is done", ErrNotReplayable, o.step), false
 	case !o.resolved:
-		if why := doubt(r, l, o.keyTTL, now); why != "" {
+		if why := doubt(r, l, o.kind, now); why != "" {
 			return fmt.Errorf("%w: %s; resolve it with --done or --not-done", mulligan.ErrInDoubt, why), false
 		}
 	}
 	before := *r
-	o.name, o.before = fresh, &before
 	if o.step != "" {
 		r.Steps = slices.Clone(r.Steps)
 		r.Step(o.step).Result = o.stepResult
+		if others := r.OpenSteps(); len(others) > 0 {
+			return fmt.Errorf("%w: step %s is recorded as done; its step %s began too, resolve it next", mulligan.ErrInDoubt, o.step, strings.Join(others, " and its step ")), true
+		}
 	}
+	o.name, o.before = fresh, &before
 	*r = mulligan.Record{State: mulligan.Live, Effect: r.Effect, Payload: l.Fingerprint(), Steps: ended(r.Steps), History: r.History, Replay: fresh}
+	if !o.resolved {
+		r.FirstCall = firstDoubtful(&before, l)
+	}
 	if r.History == nil {
 		r.History = l.History
 	}

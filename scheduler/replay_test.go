@@ -68,6 +68,7 @@ func TestAReplayBringsTheJobBackAsItWas(t *testing.T) {
 		if want.Replay = r.Replay; r.Replay == "" {
 			t.Error("its reopening has no name")
 		}
+		want.FirstCall = l.History[0].At
 		want.History = append(l.History, mulligan.Attempt{Number: 4, Run: r.Replay, At: r.Last().At, Verb: mulligan.Replay, Reason: l.Reason, ErrorType: l.ErrorType, Error: l.Error})
 		if !reflect.DeepEqual(r, want) {
 			t.Errorf("its record is %+v, want %+v", r, want)

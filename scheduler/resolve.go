@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nuid"
@@ -52,7 +53,9 @@ type StepDone struct {
 
 // ResolveStepDone sends a dead job back whose step began and has no known end, on
 // the word of a person that the step's effect did happen. The steps that are done
-// are not repeated, those behind it run.
+// are not repeated, those behind it run. While another step has no known end it
+// records this one and fails with [mulligan.ErrInDoubt]: the job stays dead until
+// that one is resolved too.
 func (s *Scheduler) ResolveStepDone(ctx context.Context, kind, id string, step StepDone) (Replayed, error) {
 	if len(step.Result) == 0 {
 		step.Result = []byte("null")
@@ -60,7 +63,10 @@ func (s *Scheduler) ResolveStepDone(ctx context.Context, kind, id string, step S
 	if !json.Valid(step.Result) {
 		return Replayed{}, fmt.Errorf("resolve step %.60q of %s %.80q: its result is not JSON", step.Name, kind, id)
 	}
-	result := mulligan.NewResult(step.Result, time.Now()).Within(mulligan.DefaultMaxResult)
+	if len(step.Result) > mulligan.DefaultMaxResult {
+		return Replayed{}, fmt.Errorf("resolve step %.60q of %s %.80q: %w: a result of %d bytes, the limit is %d", step.Name, kind, id, mulligan.ErrTooLarge, len(step.Result), mulligan.DefaultMaxResult)
+	}
+	result := mulligan.NewResult(step.Result, time.Now())
 	return s.sendBack(ctx, kind, id, reopening{resolved: true, step: step.Name, stepResult: result})
 }
 
@@ -113,64 +119,80 @@ func (s *Scheduler) Find(ctx context.Context, l *mulligan.Letter) (Finding, erro
 	if err != nil {
 		return Finding{}, fmt.Errorf("%w: look for %s %.80q: %w", mulligan.ErrUnavailable, l.Kind, l.ID, err)
 	}
-	ttl, err := s.keyTTL(ctx, l.Kind)
+	k, err := s.declared(ctx, l.Kind)
 	if err != nil {
 		return Finding{}, err
 	}
 	switch {
 	case r == nil || r.Payload != l.Fingerprint():
-		return Finding{Doubt: doubt(new(mulligan.Record), l, ttl, time.Now())}, nil
+		return Finding{Doubt: doubt(new(mulligan.Record), l, k, time.Now())}, nil
 	case r.State == mulligan.Done || r.State == mulligan.Live || r.State == mulligan.Parked:
 		return Finding{Record: r}, nil // it is done, or runs again already
 	}
-	return Finding{Record: r, Doubt: doubt(r, l, ttl, time.Now())}, nil
+	return Finding{Record: r, Doubt: doubt(r, l, k, time.Now())}, nil
 }
 
 // doubt says why running the job of a letter again may repeat its effect, or
-// nothing.
-func doubt(r *mulligan.Record, l *mulligan.Letter, keyTTL time.Duration, now time.Time) string {
-	switch start, first := r.Open(), firstDoubtful(r, l); {
+// nothing. k is what its kind is declared as.
+func doubt(r *mulligan.Record, l *mulligan.Letter, k mulligan.Kind, now time.Time) string {
+	effect := r.Effect
+	if effect == "" {
+		effect = k.Effect
+	}
+	start, first := r.Open(), firstDoubtful(r, l)
+	stepped := r.Start != nil && r.Start.Stepped
+	switch steps := r.OpenSteps(); {
+	case len(steps) > 0:
+		return fmt.Sprintf("its step %s began and the end is not known", strings.Join(steps, " and its step "))
 	case l.Reason == mulligan.InDoubt || r.Reason == mulligan.InDoubt:
 		return "nobody knows whether its effect happened"
-	case r.Effect == mulligan.Once && r.OpenStep() != nil:
-		return fmt.Sprintf("its step %s began and its end is not known", r.OpenStep().Name)
-	case r.Effect == mulligan.Once && start != nil && len(r.Steps) == 0:
+	case effect == mulligan.Once && start != nil && !stepped:
 		return fmt.Sprintf("an attempt began at %s and its end is not known", start.At.Format(time.RFC3339))
-	case r.Effect == mulligan.Keyed && !first.IsZero() && now.Sub(first) > keyTTL:
-		return fmt.Sprintf("its key went to the downstream first at %s, and %v later it may be forgotten there", first.Format(time.RFC3339), keyTTL)
+	case effect == mulligan.Once && !first.IsZero() && !stepped:
+		return fmt.Sprintf("an attempt at %s failed, and nothing says that its effect did not happen", first.Format(time.RFC3339))
+	case effect == mulligan.Keyed && !first.IsZero() && now.Sub(first) > k.KeyTTL:
+		return fmt.Sprintf("its key went to the downstream first at %s, and %v later it may be forgotten there", first.Format(time.RFC3339), k.KeyTTL)
 	}
 	return ""
 }
 
-// firstDoubtful is when the first attempt that is known of began after which the
-// effect may have happened; zero if there is none.
-func firstDoubtful(r *mulligan.Record, l *mulligan.Letter) time.Time {
+// firstDoubtful is when the first attempt began after which the effect may have
+// happened, and of which no person has said that it did not; zero if there is
+// none.
+func firstDoubtful(r *mulligan.Record, l *mulligan.Letter) (first time.Time) {
 	history := r.History
 	if history == nil {
 		history = l.History
 	}
 	for _, a := range history {
-		called := a.Verb != mulligan.Replay && a.Verb != mulligan.Resolve && a.ErrorType != ""
-		if called && !a.NotStarted && a.Reason != mulligan.Snoozed {
-			return a.At
+		switch called := a.Verb != mulligan.Replay && a.ErrorType != "" && !a.NotStarted && a.Reason != mulligan.Snoozed; {
+		case a.Verb == mulligan.Resolve:
+			first = time.Time{}
+		case called && first.IsZero():
+			first = a.At
 		}
 	}
-	if start := r.Open(); start != nil {
+	if !r.FirstCall.IsZero() { // the history forgets
+		return r.FirstCall
+	}
+	if start := r.Open(); start != nil && first.IsZero() {
 		return start.At
 	}
-	return time.Time{}
+	return first
 }
 
-// keyTTL is for how long the downstream of a kind remembers a key.
-func (s *Scheduler) keyTTL(ctx context.Context, kind string) (time.Duration, error) {
-	kinds, err := s.Topology.Kinds(ctx, s.js)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", mulligan.ErrUnavailable, err)
+// declared is what a kind is declared as. Of one that nobody declares any more
+// its effect is not known.
+func (s *Scheduler) declared(ctx context.Context, kind string) (mulligan.Kind, error) {
+	k, err := s.Topology.Kind(ctx, s.js, kind)
+	switch {
+	case errors.Is(err, mulligan.ErrUnknownKind):
+		err = nil
+	case err != nil:
+		return k, fmt.Errorf("%w: %w", mulligan.ErrUnavailable, err)
 	}
-	for _, k := range kinds {
-		if k.Name == kind && k.KeyTTL > 0 {
-			return k.KeyTTL, nil
-		}
+	if k.KeyTTL == 0 {
+		k.KeyTTL = mulligan.DefaultKeyTTL
 	}
-	return mulligan.DefaultKeyTTL, nil
+	return k, err
 }

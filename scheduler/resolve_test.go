@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -67,6 +68,42 @@ func TestAStepThatIsResolvedAsDoneIsNotRepeatedAndTheJobGoesOn(t *testing.T) {
 	}
 }
 
+func TestEachStepInDoubtIsResolvedByItself(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	e := job("x", []byte("x"))
+	f.doubted(t, e)
+	err := f.ledger.Update(t.Context(), "test", e.RecordKey(), func(r *mulligan.Record) bool {
+		r.Steps = append(r.Steps, mulligan.StepRecord{Name: "post", Begun: time.Now(), Run: "r2"})
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "mail"}); !errors.Is(err, mulligan.ErrInDoubt) || !strings.Contains(err.Error(), "step post began too") {
+		t.Fatalf("the first of two: %v, want to be told of the other", err)
+	}
+	if r := f.found(t, e); r.State != mulligan.Dead || r.Step("mail").Open() || !r.Step("post").Open() {
+		t.Errorf("the record is %+v, want it dead, and the mail known", r)
+	}
+	f.mustLetter(t, "x")
+	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "post", Result: make([]byte, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	f.noLetter(t, "x")
+	if r := f.found(t, e); r.State != mulligan.Live || len(r.Steps) != 3 || r.OpenStep() != nil {
+		t.Errorf("the record is %+v", r)
+	}
+	// Once it is sent back, a word about a step is too late.
+	f.letter(t, mulligan.Letter{Envelope: e, Reason: mulligan.InDoubt, BuriedAt: time.Now()})
+	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "mail"}); !errors.Is(err, scheduler.ErrNotReplayable) {
+		t.Errorf("a step of a job that runs again: %v", err)
+	}
+	large := append(append([]byte{'"'}, bytes.Repeat([]byte{'x'}, mulligan.DefaultMaxResult)...), '"')
+	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "mail", Result: large}); !errors.Is(err, mulligan.ErrTooLarge) {
+		t.Errorf("a result that would not be kept: %v", err)
+	}
+}
+
 func TestAJobThatIsResolvedAsDoneIsDone(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		f := open(t, natstest.Server(t), mulligan.Topology{})
@@ -116,6 +153,7 @@ func TestWhenAReplayMayRepeatAnEffect(t *testing.T) {
 	safe := ago(25 * time.Hour)
 	safe[0].NotStarted = true
 	began := &mulligan.Start{Delivery: "d", Address: "J:1", At: time.Now().Add(-25 * time.Hour)}
+	stepped := &mulligan.Start{Delivery: "d", Address: "J:1", At: began.At, Stepped: true}
 	done := []mulligan.StepRecord{{Name: "charge", Result: mulligan.NewResult(nil, time.Now())}}
 	open1 := []mulligan.StepRecord{{Name: "charge", Begun: time.Now(), Run: "r"}}
 	for _, tt := range []struct {
@@ -128,9 +166,13 @@ func TestWhenAReplayMayRepeatAnEffect(t *testing.T) {
 		{"a keyed key that never reached it", mulligan.Record{Effect: mulligan.Keyed, History: safe}, ""},
 		{"a keyed job that crashed long ago", mulligan.Record{Effect: mulligan.Keyed, Starts: 1, Start: began}, "forgotten"},
 		{"a pure job, however old", mulligan.Record{Effect: mulligan.Pure, History: ago(600 * time.Hour)}, ""},
-		{"a once job that failed for good", mulligan.Record{Effect: mulligan.Once, History: ago(600 * time.Hour)}, ""},
+		{"a once job that failed for good: its call may have worked", mulligan.Record{Effect: mulligan.Once, History: ago(600 * time.Hour)}, "nothing says that its effect did not happen"},
+		{"a once job whose effect certainly did not happen", mulligan.Record{Effect: mulligan.Once, History: safe}, ""},
+		{"a once job that failed between steps", mulligan.Record{Effect: mulligan.Once, History: ago(time.Hour), Start: stepped, Steps: done}, ""},
+		{"a once job of which a person said that it did not happen", mulligan.Record{Effect: mulligan.Once, History: append(ago(time.Hour), mulligan.Attempt{Run: "p", Verb: mulligan.Resolve, ErrorType: "timeout"})}, ""},
+		{"a keyed key whose first call the history has forgotten", mulligan.Record{Effect: mulligan.Keyed, FirstCall: time.Now().Add(-25 * time.Hour), History: ago(time.Hour)}, "forgotten"},
 		{"a once job that began and has no end", mulligan.Record{Effect: mulligan.Once, Starts: 1, Start: began}, "its end is not known"},
-		{"a once job between two steps", mulligan.Record{Effect: mulligan.Once, Starts: 1, Start: began, Steps: done}, ""},
+		{"a once job between two steps", mulligan.Record{Effect: mulligan.Once, Starts: 1, Start: stepped, Steps: done}, ""},
 		{"a once job within a step", mulligan.Record{Effect: mulligan.Once, Steps: open1}, "its step charge began"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
