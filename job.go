@@ -23,8 +23,11 @@ type Job struct {
 	// pure job may leave it empty: its publisher then gets a random one.
 	ID string
 	// User and Task are optional, at most 255 bytes each. Retries are budgeted
-	// per user; a task groups jobs.
+	// per user, and per task over all its jobs.
 	User, Task string
+	// TaskRetries is how many retries the task may have had, this job's included,
+	// when this job asks for one; zero means 5, and 100 is the most.
+	TaskRetries int
 	// Payload is handed to the handler untouched.
 	Payload []byte
 	// ContentType and TraceParent travel with the job to an HTTP target.
@@ -45,6 +48,13 @@ type Job struct {
 	// Steps is set for the handler too; [Step] uses it. It is nil in a pure kind.
 	Steps Steps
 }
+
+// DefaultTaskRetries is how many retries the jobs of a task may have together,
+// and MaxTaskRetries the most that a job may ask for.
+const (
+	DefaultTaskRetries = 5
+	MaxTaskRetries     = 100
+)
 
 // DefaultDeadline is how long after publishing a job may start its last
 // attempt, and MaxDeadline how far away a deadline may be.

@@ -122,6 +122,9 @@ func (d *draft) check(kind Kind, now time.Time) error {
 	if err := checkTexts(j); err != nil {
 		return err
 	}
+	if err := checkTaskRetries(j); err != nil {
+		return err
+	}
 	if err := checkHeader(j.Header, len(j.Payload) == 0); err != nil {
 		return err
 	}

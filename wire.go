@@ -17,6 +17,7 @@ import (
 const (
 	headerUser        = "Mulligan-User"
 	headerTask        = "Mulligan-Task"
+	headerTaskRetries = "Mulligan-Task-Retries"
 	headerID          = "Mulligan-Id" // for people: the ID where the token encodes it
 	headerDeadline    = "Mulligan-Deadline"
 	headerNotBefore   = "Mulligan-Not-Before"
@@ -92,6 +93,9 @@ func encodeJob(j *Job) nats.Header {
 	}
 	set(headerUser, j.User)
 	set(headerTask, j.Task)
+	if j.TaskRetries != 0 {
+		set(headerTaskRetries, strconv.Itoa(j.TaskRetries))
+	}
 	set(headerContentType, j.ContentType)
 	set(headerTraceParent, j.TraceParent)
 	set(headerDeadline, formatTime(j.Deadline))
@@ -162,7 +166,25 @@ func open(kind, token string, m *nats.Msg) (Envelope, error) {
 	if e.NotBefore, err = parseTime(headerNotBefore, get(headerNotBefore)); err != nil {
 		return e, err
 	}
+	if s := get(headerTaskRetries); s != "" {
+		if e.TaskRetries, err = strconv.Atoi(s); err != nil {
+			return e, fmt.Errorf("%w: header %s %.40q is not a number", ErrBadJob, headerTaskRetries, s)
+		}
+	}
+	if err := checkTaskRetries(&e.Job); err != nil {
+		return e, err
+	}
 	return e, checkTexts(&e.Job)
+}
+
+func checkTaskRetries(j *Job) error {
+	switch {
+	case j.TaskRetries < 0 || j.TaskRetries > MaxTaskRetries:
+		return fmt.Errorf("%w: %d retries of a task are not between 0 and %d; there is no unlimited", ErrBadJob, j.TaskRetries, MaxTaskRetries)
+	case j.TaskRetries > 0 && j.Task == "":
+		return fmt.Errorf("%w: %d retries of a task, and no task is named", ErrBadJob, j.TaskRetries)
+	}
+	return nil
 }
 
 func checkTexts(j *Job) error {
@@ -230,7 +252,7 @@ var errStatus = fmt.Errorf("%w: header Status of an empty message belongs to the
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 func jobHeaders() []string {
-	return []string{headerUser, headerTask, headerID, headerDeadline, headerNotBefore, headerGenerated, headerContentType, headerTraceParent}
+	return []string{headerUser, headerTask, headerTaskRetries, headerID, headerDeadline, headerNotBefore, headerGenerated, headerContentType, headerTraceParent}
 }
 
 func isJobHeader(name string) bool {

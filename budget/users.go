@@ -164,7 +164,7 @@ func waiting(line []*ask) []*ask {
 
 func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, error) {
 	places := make([]Place, len(line))
-	err := u.bucket.Update(ctx, "budget", "user."+mulligan.Token(user), func(value []byte) (cas.Change, error) {
+	err := u.bucket.Update(ctx, "budget", userKey(user), func(value []byte) (cas.Change, error) {
 		var s UserState
 		if json.Unmarshal(value, &s) != nil {
 			s = UserState{} // no value, or not one of ours: a fresh allowance, still bounded

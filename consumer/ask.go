@@ -4,22 +4,27 @@ import (
 	"context"
 	"time"
 
+	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
 )
 
 // askOnce asks the budgets for one retry: the worker's own permit first, since
-// it can be given back for certain, then the user's rate. The answer is kept
-// for when the record has to be written again.
+// it can be given back for certain, then the task, then the user. The answer is
+// kept for when the record has to be written again; what came to nothing is given
+// back.
 type askOnce struct {
 	w     *Worker
 	k     handled
 	d     *delivery
 	asked bool
-	took  bool // a place for a nak
 	now   time.Time
 	due   time.Time
-	place budget.Place
-	err   error
+
+	nak    bool           // a place for a nak was taken
+	task   budget.TaskAsk // taken, if it names a task
+	noTask bool           // the task has no retry left
+	place  budget.Place
+	err    error
 }
 
 func (a *askOnce) grant(ctx context.Context, v verdict, now time.Time) (grant, error) {
@@ -33,18 +38,20 @@ func (a *askOnce) grant(ctx context.Context, v verdict, now time.Time) (grant, e
 			a.err = a.take(ctx, v)
 		}
 	}
-	return grant{now: a.now, deadline: a.d.deadline, nak: a.took, place: a.place.At, denied: a.place.Denied, unasked: a.d.hasUser && v.delay > maxNak}, a.err
+	return grant{now: a.now, deadline: a.d.deadline, nak: a.nak, place: a.place.At, denied: a.place.Denied,
+		noTask: a.noTask, unasked: a.d.hasUser && v.delay > maxNak}, a.err
 }
 
-// take asks for a retry that comes soon. One that comes later asks for its user
-// when it is due: a place taken now for then would let all with one long hint
-// come back together, or push back what is due before them.
+// take asks. A retry that comes later than soon asks for its user when it is due:
+// a place taken now for then would let all with one long hint come back together,
+// or push back what is due before them.
 func (a *askOnce) take(ctx context.Context, v verdict) error {
-	if v.delay > maxNak {
-		return nil
+	soon := v.delay <= maxNak
+	a.nak = soon && a.k.naks.take(a.now, a.due, int(a.w.peers.Load()))
+	if err := a.takeTask(ctx, v); err != nil || a.noTask {
+		return err
 	}
-	a.took = a.k.naks.take(a.now, a.due, int(a.w.peers.Load()))
-	if !a.d.hasUser {
+	if !soon || !a.d.hasUser {
 		return nil
 	}
 	var err error
@@ -52,10 +59,36 @@ func (a *askOnce) take(ctx context.Context, v verdict) error {
 	return err
 }
 
-// settle gives back the place for a nak if it came to something else.
-func (a *askOnce) settle(v verdict) {
-	if a.took && v.verb != nak {
+// takeTask asks for a retry of the task; one with a changed payload counts twice.
+func (a *askOnce) takeTask(ctx context.Context, v verdict) error {
+	job := &a.d.env.Job
+	if job.Task == "" {
+		return nil
+	}
+	ask := budget.TaskAsk{Task: job.Task, Retries: 1, Limit: job.TaskRetries}
+	if ask.Limit == 0 {
+		ask.Limit = mulligan.DefaultTaskRetries
+	}
+	if v.changed != nil {
+		ask.Retries = 2
+	}
+	granted, err := a.w.tasks.Take(ctx, ask)
+	if granted {
+		a.task = ask
+	}
+	a.noTask = !granted && err == nil
+	return err
+}
+
+// settle gives back what was taken if it came to something else.
+func (a *askOnce) settle(ctx context.Context, v verdict) {
+	if a.nak && v.verb != nak {
 		a.k.naks.back(a.now, a.due)
 	}
 	a.w.Metrics.NaksWaiting(a.k.Name, a.k.naks.waiting(time.Now()))
+	if a.task.Task != "" && v.verb != nak && v.verb != park && v.verb != deferred {
+		if err := a.w.tasks.Back(ctx, a.task); err != nil {
+			a.d.line(a.w.Log.Warn(), string(v.reason), 0).Err(err).Msg("a retry of its task is wasted")
+		}
+	}
 }

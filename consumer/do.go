@@ -214,7 +214,7 @@ func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) ver
 		attempts, d.life = r.Attempts, r.Replay
 		return store && err == nil
 	})
-	asked.settle(v)
+	asked.settle(ctx, v)
 	if err == nil {
 		err = asked.err
 	}

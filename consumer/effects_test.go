@@ -547,3 +547,45 @@ func TestStepsOfAKeyThatIsDoneByHandDoNotBegin(t *testing.T) {
 		}
 	})
 }
+
+func TestTheJobsOfATaskShareItsRetries(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.Task)
+			return nil, errFlaky
+		})
+		const jobs = 8
+		for i := range jobs {
+			f.publish(t, mulligan.Job{ID: fmt.Sprint("run-7-", i), Task: "run 7"}, mulligan.Job{ID: fmt.Sprint("run-8-", i), Task: "run 8", TaskRetries: 12})
+		}
+		f.publish(t, mulligan.Job{ID: "alone"})
+		time.Sleep(time.Minute)
+		stop()
+		for task, want := range map[string]int{"run 7": jobs + mulligan.DefaultTaskRetries, "run 8": jobs + 12, "": 4} {
+			if n := len(f.log.of(task)); n != want {
+				t.Errorf("the jobs of task %q were called %d times, want %d", task, n, want)
+			}
+		}
+		reasons := map[mulligan.Reason]int{}
+		for i := range jobs {
+			reasons[f.state(t, fmt.Sprint("run-7-", i)).Record.Reason]++
+		}
+		if reasons[mulligan.TaskBudget] < jobs-1 || len(reasons) > 2 {
+			t.Errorf("they died of %v", reasons)
+		}
+	})
+}
+
+func TestAChangedPayloadCountsTwiceAgainstTheTask(t *testing.T) {
+	bubble(t, mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			return nil, mulligan.Changed(fmt.Append(nil, f.log.note(j.ID)), errFlaky)
+		})
+		f.publish(t, mulligan.Job{ID: "x", Task: "t", TaskRetries: 3})
+		time.Sleep(time.Minute)
+		stop()
+		if st := f.state(t, "x"); len(f.log.of("x")) != 2 || st.Record.Reason != mulligan.TaskBudget {
+			t.Errorf("it ran %d times: %+v", len(f.log.of("x")), st.Record)
+		}
+	})
+}

@@ -184,6 +184,7 @@ type grant struct {
 	nak      bool      // this worker has room for one more nak of the kind
 	place    time.Time // when the user may retry; zero without a user
 	denied   bool      // the user has no place before the deadline
+	noTask   bool      // the task has no retry left
 	unasked  bool      // the user's budget is asked when the retry is due
 }
 
@@ -197,6 +198,8 @@ func (v verdict) under(g grant) verdict {
 	v.due = g.now.Add(v.delay)
 	v.unasked = g.unasked
 	switch {
+	case g.noTask:
+		return v.spent(mulligan.TaskBudget)
 	case g.denied:
 		return v.spent(mulligan.UserBudget)
 	case !v.due.Before(g.deadline):

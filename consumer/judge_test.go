@@ -97,6 +97,7 @@ func TestUnder(t *testing.T) {
 		{"a user's place before the retry is due changes nothing", soon, grant{nak: true, deadline: in(time.Hour), place: in(time.Second)}, nak, "", in(time.Second)},
 		{"a retry whose user is asked later is parked", later, grant{deadline: in(time.Hour), unasked: true}, park, "", in(3 * time.Second)},
 		{"no place before the deadline ends the job", soon, grant{nak: true, deadline: in(time.Hour), denied: true}, spend, mulligan.UserBudget, in(time.Second)},
+		{"no retry left for the task ends the job", soon, grant{nak: true, deadline: in(time.Hour), noTask: true}, spend, mulligan.TaskBudget, in(time.Second)},
 		{"a snooze is parked", snooze, grant{deadline: in(2 * time.Hour)}, deferred, mulligan.Snoozed, in(time.Hour)},
 		{"a snooze past the deadline ends the job", snooze, grant{deadline: in(time.Minute)}, spend, mulligan.Expired, in(time.Hour)},
 		{"what is spent stays spent", verdict{verb: spend, reason: mulligan.NoChange}, grant{}, spend, mulligan.NoChange, time.Time{}},

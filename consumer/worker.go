@@ -54,6 +54,7 @@ type Worker struct {
 	js      jetstream.JetStream
 	ledger  *dedupe.Ledger
 	users   *budget.Users
+	tasks   *budget.Tasks
 	hand    hand
 	peers   atomic.Int32  // live workers, this one included
 	holding atomic.Bool   // too many retries wait: fresh jobs stay in their stream
@@ -223,8 +224,13 @@ func (w *Worker) prepare(ctx context.Context) error {
 	if w.users, err = budget.Open(ctx, w.js, w.Topology, w.UserRate); err != nil {
 		return err
 	}
+	if w.tasks, err = budget.OpenTasks(ctx, w.js, w.Topology); err != nil {
+		return err
+	}
 	w.ledger.OnAway(w.outage("records"))
-	w.users.OnAway(w.outage("budgets"))
+	budgets := w.outage("budgets")
+	w.users.OnAway(budgets)
+	w.tasks.OnAway(budgets)
 	w.hand.held = map[string]*delivery{}
 	w.suspect = make(chan struct{}, 1)
 	w.peers.Store(1)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ type jobLine struct {
 	ID          string          `json:"id"`
 	User        string          `json:"user"`
 	Task        string          `json:"task"`
+	TaskRetries int             `json:"task_retries"`
 	Payload     json.RawMessage `json:"payload"`
 	Deadline    string          `json:"deadline"`
 	NotBefore   string          `json:"not_before"`
@@ -40,7 +42,7 @@ func parseLine(line []byte, now time.Time) (mulligan.Job, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return mulligan.Job{}, errors.New("more than one JSON value on the line")
 	}
-	job := mulligan.Job{Kind: l.Kind, ID: l.ID, User: l.User, Task: l.Task, Payload: l.Payload, ContentType: l.ContentType}
+	job := mulligan.Job{Kind: l.Kind, ID: l.ID, User: l.User, Task: l.Task, TaskRetries: l.TaskRetries, Payload: l.Payload, ContentType: l.ContentType}
 	if l.Kind == "" {
 		return job, errors.New(`no "kind"`)
 	}
@@ -92,7 +94,7 @@ func checkFields(line []byte) error {
 }
 
 func lineFields() []string {
-	return []string{"kind", "id", "user", "task", "payload", "deadline", "not_before", "content_type"}
+	return []string{"kind", "id", "user", "task", "task_retries", "payload", "deadline", "not_before", "content_type"}
 }
 
 func notAJob(err error) error {
@@ -100,6 +102,9 @@ func notAJob(err error) error {
 	if errors.As(err, &wrong) {
 		if wrong.Field == "" {
 			return fmt.Errorf("a JSON object is wanted, not %s", wrong.Value)
+		}
+		if wrong.Type.Kind() == reflect.Int {
+			return fmt.Errorf("%q is a %s; a whole number is wanted", wrong.Field, wrong.Value)
 		}
 		return fmt.Errorf("%q is a %s; text is wanted", wrong.Field, wrong.Value)
 	}

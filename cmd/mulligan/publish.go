@@ -19,6 +19,7 @@ import (
 type publishFlags struct {
 	id, user, task, deadline, notBefore, contentType string
 	file                                             string
+	taskRetries                                      int
 }
 
 const contentJSON = "application/json"
@@ -49,7 +50,8 @@ func (p *program) publishCommand() *cobra.Command {
 	flags := c.Flags()
 	flags.StringVar(&f.id, "id", "", "the idempotency key; a pure kind may go without")
 	flags.StringVar(&f.user, "user", "", "whose retry budget it uses")
-	flags.StringVar(&f.task, "task", "", "what it belongs to")
+	flags.StringVar(&f.task, "task", "", "what it belongs to, with a retry budget of its own")
+	flags.IntVar(&f.taskRetries, "task-retries", 0, fmt.Sprintf("how many retries the task may have, over all its jobs (default %d)", mulligan.DefaultTaskRetries))
 	flags.StringVar(&f.deadline, "deadline", "", "no attempt starts later: a time such as 2006-01-02T15:04:05Z, or a duration from now (default 24h)")
 	flags.StringVar(&f.notBefore, "not-before", "", "no attempt starts earlier: a time, or a duration from now")
 	flags.StringVar(&f.contentType, "content-type", "", "of the payload (default "+contentJSON+" if it is JSON)")
@@ -64,7 +66,7 @@ func onlyFile(cmd *cobra.Command, args []string, file string) error {
 	if file == "" {
 		return usage("--file has no name; - is standard input")
 	}
-	for _, name := range []string{"id", "user", "task", "deadline", "not-before", "content-type"} {
+	for _, name := range []string{"id", "user", "task", "task-retries", "deadline", "not-before", "content-type"} {
 		if cmd.Flags().Changed(name) {
 			return usage("--file takes --%s from its lines; leave it out", name)
 		}
@@ -154,7 +156,7 @@ func deadAlready(r mulligan.Receipt) string {
 
 // oneJob makes the job of the arguments.
 func (p *program) oneJob(f publishFlags, args []string) (mulligan.Job, error) {
-	job := mulligan.Job{ID: f.id, User: f.user, Task: f.task, ContentType: f.contentType}
+	job := mulligan.Job{ID: f.id, User: f.user, Task: f.task, TaskRetries: f.taskRetries, ContentType: f.contentType}
 	if len(args) == 0 {
 		return job, usage("say what to publish: mulligan publish KIND [PAYLOAD|-], or --file jobs.jsonl")
 	}

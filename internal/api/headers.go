@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ const (
 	headerKey       = "Idempotency-Key"
 	headerUser      = "Mulligan-User"
 	headerTask      = "Mulligan-Task"
+	headerRetries   = "Mulligan-Task-Retries"
 	headerDeadline  = "Mulligan-Deadline"
 	headerNotBefore = "Mulligan-Not-Before"
 )
@@ -25,7 +27,7 @@ func readHeaders(job *mulligan.Job, h http.Header) error {
 			Detail: "a payload travels as it is; send it without a Content-Encoding"}
 	}
 	// A misspelt deadline must not become none.
-	known := []string{headerUser, headerTask, headerDeadline, headerNotBefore}
+	known := []string{headerUser, headerTask, headerRetries, headerDeadline, headerNotBefore}
 	for name := range h {
 		if strings.HasPrefix(name, "Mulligan-") && !slices.Contains(known, name) {
 			return fmt.Errorf("%w: unknown header %.80q; there are %s", mulligan.ErrBadJob, name, strings.Join(known, ", "))
@@ -41,6 +43,11 @@ func readHeaders(job *mulligan.Job, h http.Header) error {
 	var err error
 	if job.ID, err = readKey(h); err != nil {
 		return err
+	}
+	if s := h.Get(headerRetries); s != "" {
+		if job.TaskRetries, err = strconv.Atoi(s); err != nil {
+			return fmt.Errorf("%w: header %s %.40q is not a whole number", mulligan.ErrBadJob, headerRetries, s)
+		}
 	}
 	if job.Deadline, err = readMoment(h, headerDeadline); err != nil {
 		return err

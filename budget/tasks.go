@@ -1,0 +1,88 @@
+package budget
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/cas"
+)
+
+// Tasks counts the retries of each task over all its jobs, shared by all workers
+// through one key per task. It is safe for concurrent use.
+type Tasks struct{ bucket *cas.Bucket }
+
+// OpenTasks looks up the budgets of a topology.
+func OpenTasks(ctx context.Context, js jetstream.JetStream, t mulligan.Topology) (*Tasks, error) {
+	b, err := cas.Open(ctx, js, t.BudgetBucket())
+	if err != nil {
+		return nil, err
+	}
+	return &Tasks{bucket: b}, nil
+}
+
+// OnAway has fn told, from before the first call on, of each call that brings no
+// answer and is made again, and with nil of the next answer.
+func (t *Tasks) OnAway(fn func(err error)) { t.bucket.Away = fn }
+
+// A TaskState is what the bucket holds of one task.
+type TaskState struct {
+	// Used is how many retries its jobs have had, a retry with a changed payload
+	// counted twice. Denied is how many they were refused.
+	Used   int `json:"used"`
+	Denied int `json:"denied"`
+}
+
+// keepTask is how long a task is remembered after its last retry: longer than
+// any job of it may live.
+const keepTask = mulligan.MaxDeadline + 24*time.Hour
+
+// A TaskAsk is a wish for retries of a task.
+type TaskAsk struct {
+	Task string
+	// Retries is how many are asked for at once, all or none, and Limit how many
+	// the task may have in all.
+	Retries, Limit int
+}
+
+// Take takes retries of a task, and reports false if that would be more than the
+// task may have; then it takes none. Take blocks while the server is away, until
+// ctx ends; retries may then be wasted, but never given beyond the limit.
+func (t *Tasks) Take(ctx context.Context, a TaskAsk) (granted bool, err error) {
+	err = t.update(ctx, a.Task, func(s *TaskState) {
+		if granted = s.Used+a.Retries <= a.Limit; granted {
+			s.Used += a.Retries
+			return
+		}
+		s.Denied++
+	})
+	return granted && err == nil, err
+}
+
+// Back gives retries back that were taken and not made use of.
+func (t *Tasks) Back(ctx context.Context, a TaskAsk) error {
+	return t.update(ctx, a.Task, func(s *TaskState) { s.Used = max(s.Used-a.Retries, 0) })
+}
+
+func (t *Tasks) update(ctx context.Context, task string, change func(s *TaskState)) error {
+	err := t.bucket.Update(ctx, "task", taskKey(task), func(value []byte) (cas.Change, error) {
+		var s TaskState
+		if value != nil && json.Unmarshal(value, &s) != nil {
+			return cas.Change{}, fmt.Errorf("the budget of task %.80q is unreadable: %.80q; reset it", task, value)
+		}
+		change(&s)
+		b, err := json.Marshal(s)
+		return cas.Change{Value: b, TTL: keepTask}, err
+	})
+	if err != nil {
+		return fmt.Errorf("budget of a task: %w", err)
+	}
+	return nil
+}
+
+func taskKey(task string) string { return "task." + mulligan.Token(task) }
+func userKey(user string) string { return "user." + mulligan.Token(user) }
