@@ -1,7 +1,6 @@
 package budget_test
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -135,7 +134,7 @@ func TestAResetGivesABudgetBackWhole(t *testing.T) {
 		if p := take(t, users, "ada"); p.At.After(time.Now()) {
 			t.Errorf("after her reset ada has a place at %v", p.At)
 		}
-		if s, err := books.User(t.Context(), fmt.Sprint("nobody")); err != nil || s != (budget.UserState{}) {
+		if s, err := books.User(t.Context(), "nobody"); err != nil || s != (budget.UserState{}) {
 			t.Errorf("one who never retried has %+v, %v", s, err)
 		}
 	})
