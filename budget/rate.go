@@ -1,5 +1,7 @@
-// Package budget bounds the load that retries add. Budgets are asked only for a
-// retry, so a job that succeeds at its first attempt touches none.
+// Package budget bounds the load that retries add. Those of users and tasks are
+// shared by all workers and asked only for a retry. That of a downstream is in
+// each worker's memory and asked before every call: a downstream that fails is
+// held, and gets no first attempts either.
 package budget
 
 import (

@@ -1,0 +1,214 @@
+package budget
+
+import (
+	"sync"
+	"time"
+)
+
+// maxGate bounds for how long one answer may stop a whole downstream. The job
+// that got the answer waits for as long as it was told.
+const maxGate = time.Minute
+
+// A Downstream is one worker's budget of calls to a downstream: retry tokens, a
+// breaker, a limit of calls in flight, and a gate for when it asks to wait. It
+// reads no clock and starts nothing: every method is told the time. A time
+// before one that it was told already counts as that one. A Downstream is safe
+// for concurrent use; make one with [NewDownstream].
+type Downstream struct {
+	began time.Time // times inside are counted from here
+
+	mu      sync.Mutex
+	at      time.Duration // the latest time it was told
+	tokens  tokens
+	breaker breaker
+	flow    flow
+	gate    time.Duration // closed until then
+	calls   []call        // in flight, by the place in their permit
+	free    []int         // places in calls
+	serial  uint64        // of the last call
+}
+
+// call is one in flight.
+type call struct {
+	serial     uint64 // zero in a place that is free
+	generation uint64 // of the breaker
+	token      *Token // nil for a first attempt
+}
+
+// NewDownstream returns the budget of a downstream that nothing is known about:
+// closed, with all slots and all retries that can be saved. Its worker counts
+// as the only one until [Downstream.Share] says more. It fails if l is not
+// normal; see [Limits.Normal].
+func NewDownstream(l Limits, now time.Time) (*Downstream, error) {
+	l, err := l.Normal()
+	if err != nil {
+		return nil, err
+	}
+	return &Downstream{
+		began:   now,
+		tokens:  tokens{ratio: l.Ratio, cap: l.Cap, floor: l.Floor, workers: 1, saved: l.Cap},
+		breaker: breaker{phase: PhaseClosed},
+		flow:    flow{slots: l.Slots, limit: float64(l.Slots)},
+	}, nil
+}
+
+// Share says how many workers live, this one included: they share the floor.
+// Fewer than one count as one, more than a million as a million.
+func (d *Downstream) Share(now time.Time, workers int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(now)
+	d.tokens.advance(d.at)
+	d.tokens.workers = min(max(workers, 1), maxWorkers)
+}
+
+// A Permit is the permission of one call, to be ended exactly once, whatever
+// happens: defer it where the call is made. It may be copied. The zero Permit
+// permits nothing.
+type Permit struct {
+	d      *Downstream
+	place  int
+	serial uint64
+}
+
+// Start asks for all that a call needs, and takes all or nothing. retry is the
+// held token of a retry, nil for a first attempt. When the call may not start,
+// the permit is the zero Permit, a token is still held, and the Wait has a Why.
+func (d *Downstream) Start(now time.Time, retry *Token) (Permit, Wait) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(now)
+	if retry != nil && (retry.d != d || retry.state != tokenHeld) {
+		return Permit{}, Wait{Why: TokenUsed}
+	}
+	if w := d.held(); w.Why != "" {
+		return Permit{}, w
+	}
+	// Calls from before a trip may hang for long. They do not keep a probe out,
+	// but for all of them together there are no more than the slots.
+	full := d.flow.current >= d.limit()
+	switch {
+	case full && d.breaker.phase == PhaseHalfOpen:
+		return Permit{}, Wait{Why: ProbeTaken}
+	case full || d.flow.all >= d.flow.slots:
+		return Permit{}, Wait{Why: LimitReached}
+	}
+	return d.begin(retry), Wait{}
+}
+
+func (d *Downstream) begin(retry *Token) Permit {
+	if retry != nil {
+		retry.state = tokenUsed
+	}
+	if len(d.free) == 0 {
+		d.free = append(d.free, len(d.calls))
+		d.calls = append(d.calls, call{})
+	}
+	place := d.free[len(d.free)-1]
+	d.free = d.free[:len(d.free)-1]
+	d.serial++
+	d.calls[place] = call{serial: d.serial, generation: d.breaker.generation, token: retry}
+	d.flow.all++
+	d.flow.current++
+	return Permit{d: d, place: place, serial: d.serial}
+}
+
+// End says how the call ended and gives its permits back. After the first, End
+// does nothing. A retry's token is gone with its end, unless it was dropped:
+// then it is held again, to be given back by who knows that the call never ran.
+func (p Permit) End(now time.Time, o Outcome) {
+	if p.d == nil {
+		return
+	}
+	d := p.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.calls[p.place]
+	if c.serial != p.serial {
+		return
+	}
+	d.calls[p.place] = call{}
+	d.free = append(d.free, p.place)
+	d.tick(now)
+	d.flow.all--
+	d.settle(c.token, o.Result)
+	if o.Result == Throttled && o.Hint > 0 {
+		d.gate = max(d.gate, d.at+min(o.Hint, maxGate))
+	}
+	if c.generation == d.breaker.generation { // else it ends late
+		d.flow.current--
+		d.learn(c, o.Result)
+	}
+}
+
+// learn draws what there is to be learnt about the downstream from the end of c.
+func (d *Downstream) learn(c call, r Result) {
+	before := d.breaker.phase
+	d.breaker.end(d.at, r)
+	switch {
+	case d.breaker.phase == PhaseOpen:
+		d.flow.current = 0 // those in flight will end late
+	case before == PhaseHalfOpen:
+	case r.answered():
+		d.flow.widen()
+	case r.pushedBack():
+		d.flow.cut(d.at, c.serial, d.serial)
+	}
+}
+
+// Held returns why nothing is to be pulled for the downstream, and until when
+// at least; the zero Wait if it is not held.
+func (d *Downstream) Held(now time.Time) Wait {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(now)
+	return d.held()
+}
+
+func (d *Downstream) held() Wait {
+	open := d.breaker.phase == PhaseOpen
+	switch {
+	case open && d.breaker.refused:
+		return Wait{Why: CredentialRefused, Until: d.time(max(d.breaker.until, d.gate))}
+	case open:
+		return Wait{Why: BreakerOpen, Until: d.time(max(d.breaker.until, d.gate))}
+	case d.at < d.gate:
+		return Wait{Why: GateClosed, Until: d.time(d.gate)}
+	}
+	return Wait{}
+}
+
+// State returns how the downstream stands.
+func (d *Downstream) State(now time.Time) State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(now)
+	d.tokens.advance(d.at)
+	s := State{Breaker: d.breaker.shown(), Limit: d.limit(), InFlight: d.flow.all, Tokens: d.tokens.saved}
+	if d.at < d.gate {
+		s.GateUntil = d.time(d.gate)
+	}
+	return s
+}
+
+// limit is how many calls of this generation may be in flight.
+func (d *Downstream) limit() int {
+	switch d.breaker.phase {
+	case PhaseOpen:
+		return 0
+	case PhaseHalfOpen:
+		return min(d.breaker.room(), d.flow.slots)
+	}
+	return int(d.flow.limit)
+}
+
+// tick lets time pass, never backwards: of two callers at once the later to be
+// served may have looked at the clock earlier.
+func (d *Downstream) tick(now time.Time) {
+	d.at = max(d.at, now.Sub(d.began))
+	if d.breaker.turn(d.at) {
+		d.flow.narrow()
+	}
+}
+
+func (d *Downstream) time(at time.Duration) time.Time { return d.began.Add(at) }
