@@ -14,6 +14,8 @@ const maxGate = time.Minute
 // reads no clock and starts nothing: every method is told the time. A time
 // before one that it was told already counts as that one. A Downstream is safe
 // for concurrent use; make one with [NewDownstream].
+//
+// The worker does not ask it yet.
 type Downstream struct {
 	began time.Time // times inside are counted from here
 
