@@ -37,6 +37,7 @@ func mayImport() map[string][]string {
 		"internal/embedded":     {},
 		"internal/natstest":     {root},
 		"integration":           {},
+		"integration/crash":     {},
 		"integration/protocol":  {},
 		"cmd/mulligan": {root, "budget", "dedupe", "metrics", "consumer", "scheduler",
 			"internal/api", "internal/config", "internal/demo", "internal/doctor", "internal/embedded"},

@@ -51,6 +51,22 @@ func (e *Env) Account(t testing.TB) Counts {
 	return counts
 }
 
+// Held is the number of messages that a worker or scheduler still has to move. It
+// asks for less than Account, for those who wait until there is none.
+func (e *Env) Held(t testing.TB) (n int) {
+	t.Helper()
+	ctx, cancel := bounded(t)
+	defer cancel()
+	for _, name := range []string{e.Topology.JobsStream(), e.Topology.RetriesStream()} {
+		s, err := e.JS.Stream(ctx, name)
+		if err != nil {
+			t.Fatalf("held: stream %s: %v", name, err)
+		}
+		n += int(s.CachedInfo().State.Msgs)
+	}
+	return n
+}
+
 // account also returns the keys that are accounted for: in a stream, or done.
 func (e *Env) account(t testing.TB) (Counts, map[string]bool) {
 	t.Helper()

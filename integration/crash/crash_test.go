@@ -1,4 +1,4 @@
-package integration
+package crash
 
 import (
 	"context"
@@ -188,9 +188,9 @@ func (s *stage) settle(t *testing.T, st story, job mulligan.Job, hooked hooking)
 func (s *stage) await(t *testing.T, job mulligan.Job, state string) {
 	t.Helper()
 	began := time.Now()
-	for time.Since(began) < 3*time.Hour {
-		time.Sleep(time.Second)
-		if s.Account(t).Held() > 0 {
+	for wait := time.Second; time.Since(began) < 3*time.Hour; wait = wait * 5 / 4 {
+		time.Sleep(wait)
+		if s.Held(t) > 0 {
 			continue
 		}
 		got, err := s.pub.Status(t.Context(), job.Kind, job.ID)

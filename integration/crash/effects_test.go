@@ -1,4 +1,4 @@
-package integration
+package crash
 
 import (
 	"context"
@@ -232,7 +232,7 @@ func (s *scene) ended(t *testing.T, job mulligan.Job) mulligan.Status {
 	t.Helper()
 	for wait := time.Second; wait < time.Hour; wait = wait * 5 / 4 {
 		time.Sleep(wait)
-		if s.Account(t).Held() > 0 {
+		if s.Held(t) > 0 {
 			continue
 		}
 		st, err := s.pub.Status(t.Context(), job.Kind, job.ID)

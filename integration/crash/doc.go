@@ -1,0 +1,3 @@
+// Package crash tells stories of jobs whose processes end at every point of
+// every move, one after the other. It has tests only.
+package crash
