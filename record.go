@@ -41,7 +41,7 @@ type Record struct {
 	// Starts counts starts since the last recorded end: those of redelivered
 	// messages, and of a once kind every one. Start is the last of them.
 	Starts int    `json:"starts,omitempty"`
-	Start  *Start `json:"start,omitempty"`
+	Start  *Start `json:"began,omitempty"`
 	// Steps are what is known of the parts of the job, in the order in which they
 	// were begun. They outlive a replay.
 	Steps []StepRecord `json:"steps,omitempty"`

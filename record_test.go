@@ -107,3 +107,11 @@ func FuzzDecodeRecord(f *testing.F) {
 		}
 	})
 }
+
+func TestARecordOfAnOlderProgramIsRead(t *testing.T) {
+	const old = `{"state":"live","payload":"f","attempts":1,"spent_ns":5,"starts":1,"start":"$JS.ACK.x","move":{"address":"J:1","verb":"nak"}}`
+	r, err := mulligan.DecodeRecord([]byte(old))
+	if err != nil || r.Starts != 1 || r.Attempts != 1 || r.Open() != nil {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
