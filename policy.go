@@ -20,7 +20,9 @@ type Policy struct {
 	FirstDelay time.Duration
 	// MaxDelay caps the delay before jitter.
 	MaxDelay time.Duration
-	// Timeout bounds one attempt; zero means what is left of Total.
+	// Timeout bounds one attempt; zero means what is left of Total. Set it to a
+	// part of Total if a call that hangs is to be tried again: otherwise it uses up
+	// the whole of it.
 	Timeout time.Duration
 }
 

@@ -139,7 +139,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	err = w.drain(&lanes, stop)
 	stop()
 	keeper.Wait()
-	_ = w.Conn.FlushTimeout(stopWait) // lost acknowledgements cost a redelivery, no more
+	if w.Conn.IsConnected() {
+		_ = w.Conn.FlushTimeout(stopWait) // lost acknowledgements cost a redelivery, no more
+	}
 	return err
 }
 

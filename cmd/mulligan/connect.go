@@ -117,7 +117,9 @@ func natsOptions(name string, log zerolog.Logger) []nats.Option {
 // close flushes what was published without waiting, closes the connection and,
 // last of all, ends a server of ours.
 func (l *link) close() {
-	_ = l.nc.FlushTimeout(flushWait) // the truth is stored already
+	if l.nc.IsConnected() {
+		_ = l.nc.FlushTimeout(flushWait) // the truth is stored already
+	}
 	l.nc.Close()
 	if l.server != nil {
 		l.server.Shutdown()
