@@ -84,7 +84,10 @@ func (p *Publisher) draft(ctx context.Context, job *Job) (*draft, error) {
 	}
 	kind, ok := p.kind(job.Kind)
 	if !ok {
-		kind, ok = p.lookUp(ctx, job.Kind)
+		var err error
+		if kind, ok, err = p.lookUp(ctx, job.Kind); err != nil {
+			return d, err
+		}
 	}
 	if !ok {
 		return d, fmt.Errorf("%w: %.140q; no worker has declared it, and it is not in the publisher's kinds", ErrUnknownKind, job.Kind)
@@ -307,13 +310,19 @@ func (p *Publisher) learn(name string, k *Kind, _ error) {
 
 // lookUp reads a kind that the watch did not tell of: after the server was away
 // it is late, and of a bucket that was made again it says nothing.
-func (p *Publisher) lookUp(ctx context.Context, name string) (k Kind, ok bool) {
-	k, err := p.Topology.Kind(ctx, p.js, name)
-	if err != nil {
-		return k, false // unknown to whoever asks; the server's absence shows when it publishes
+func (p *Publisher) lookUp(ctx context.Context, name string) (k Kind, ok bool, err error) {
+	if ValidKindName(name) != nil {
+		return k, false, nil
+	}
+	k, err = p.Topology.Kind(ctx, p.js, name)
+	switch {
+	case errors.Is(err, ErrUnknownKind):
+		return k, false, nil
+	case err != nil:
+		return k, false, awayOr(err)
 	}
 	p.learn(name, &k, nil)
-	return k, true
+	return k, true, nil
 }
 
 // kind returns what a kind is. Where a worker and this publisher disagree

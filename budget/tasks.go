@@ -3,6 +3,7 @@ package budget
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,6 +25,10 @@ func OpenTasks(ctx context.Context, js jetstream.JetStream, t mulligan.Topology)
 	}
 	return &Tasks{bucket: b}, nil
 }
+
+// ErrUnreadable is returned for the budget of a task that is not one of ours.
+// Nothing is granted then; see [Books.ResetTask].
+var ErrUnreadable = errors.New("budget: unreadable")
 
 // OnAway has fn told, from before the first call on, of each call that brings no
 // answer and is made again, and with nil of the next answer.
@@ -72,7 +77,7 @@ func (t *Tasks) update(ctx context.Context, task string, change func(s *TaskStat
 	err := t.bucket.Update(ctx, "task", taskKey(task), func(value []byte) (cas.Change, error) {
 		var s TaskState
 		if value != nil && json.Unmarshal(value, &s) != nil {
-			return cas.Change{}, fmt.Errorf("the budget of task %.80q is unreadable: %.80q; reset it", task, value)
+			return cas.Change{}, fmt.Errorf("%w: task %.80q has %.80q; reset it with `mulligan budget task`", ErrUnreadable, task, value)
 		}
 		change(&s)
 		b, err := json.Marshal(s)

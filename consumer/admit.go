@@ -76,7 +76,7 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 		return ended(r), false
 	case f.marks() && r.Open() != nil && r.Start.Delivery != f.start && !f.resumes(r):
 		return afterStart(r, f)
-	case f.effect == mulligan.Keyed && !r.FirstCall.IsZero() && f.now.Sub(r.FirstCall) > f.keyTTL:
+	case f.forgotten(r):
 		return decide(r, f, verdict{verb: spend, reason: mulligan.InDoubt, errType: "key_ttl",
 			errText: "its key went to the downstream first at " + r.FirstCall.UTC().Format(time.RFC3339) + ", which may have forgotten it"}), true
 	case !f.now.Before(f.deadline), !f.notBefore.Before(f.deadline):
@@ -115,6 +115,15 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	r.Deadline = later(r.Deadline, f.deadline)
 	r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: f.start, Address: f.address, At: f.now}
 	return verdict{verb: run}, true
+}
+
+// forgotten reports whether the downstream of a keyed job may have forgotten its
+// key. A start without an end counts as a call.
+func (f facts) forgotten(r *mulligan.Record) bool {
+	if start := r.Open(); start != nil && r.FirstCall.IsZero() {
+		r.FirstCall = start.At
+	}
+	return f.effect == mulligan.Keyed && !r.FirstCall.IsZero() && f.now.Sub(r.FirstCall) > f.keyTTL
 }
 
 // resumes reports whether the message may run again after its own start without

@@ -67,6 +67,7 @@ func TestAdmit(t *testing.T) {
 		{"with a later place it is deferred until then", hinted, place(time.Second, false), deferred, mulligan.UserBudget, true, mulligan.Parked},
 		{"without a place it is spent", hinted, place(0, true), spend, mulligan.UserBudget, true, mulligan.Spent},
 		{"a keyed key that its downstream may have forgotten is not sent again", mulligan.Record{State: mulligan.Parked, Payload: published, FirstCall: noon.Add(-25 * time.Hour)}, func(f *facts) { f.effect, f.keyTTL = mulligan.Keyed, 24*time.Hour }, spend, mulligan.InDoubt, true, mulligan.Spent},
+		{"nor after a call that ended without a word", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: &mulligan.Start{Delivery: "s0", At: noon.Add(-25 * time.Hour)}}, func(f *facts) { f.again, f.alone, f.effect, f.keyTTL = true, true, mulligan.Keyed, 24*time.Hour }, spend, mulligan.InDoubt, true, mulligan.Spent},
 		{"one that it remembers is", mulligan.Record{State: mulligan.Parked, Payload: published, FirstCall: noon.Add(-23 * time.Hour)}, func(f *facts) { f.effect, f.keyTTL = mulligan.Keyed, 24*time.Hour }, run, "", false, mulligan.Parked},
 		{"a done key whose letter is to be taken back says so again", mulligan.Record{State: mulligan.Done, Payload: published, Letter: true}, again, settle, mulligan.InDoubt, false, mulligan.Done},
 		{"without a user nobody is asked", hinted, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},

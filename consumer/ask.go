@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
@@ -73,6 +74,10 @@ func (a *askOnce) takeTask(ctx context.Context, v verdict) error {
 		ask.Retries = 2
 	}
 	granted, err := a.w.tasks.Take(ctx, ask)
+	if errors.Is(err, budget.ErrUnreadable) { // it must not be granted blindly, and no waiting mends it
+		a.d.line(a.w.Log.Error(), string(mulligan.TaskBudget), 0).Err(err).Msg("a retry is refused")
+		err = nil
+	}
 	if granted {
 		a.task = ask
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/dedupe"
 )
 
@@ -103,6 +104,11 @@ func (w *Worker) admitUser(ctx context.Context, d *delivery) (v verdict, rec *mu
 	var err error
 	if d.place, err = w.users.Take(ctx, d.env.User, time.Now(), d.deadline); err != nil {
 		return w.unrecorded(ctx, d, err), new(mulligan.Record)
+	}
+	if d.place.Denied && d.env.Task != "" { // the retry that its task gave comes to nothing
+		if err := w.tasks.Back(ctx, budget.TaskAsk{Task: d.env.Task, Retries: 1}); err != nil {
+			d.line(w.Log.Warn(), string(mulligan.UserBudget), 0).Err(err).Msg("a retry of its task is wasted")
+		}
 	}
 	return w.admit(ctx, d)
 }
@@ -245,16 +251,31 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 	if !interruption(e.err) {
 		return v, false
 	}
-	ok = true
-	if d.again || d.marks() {
+	ok, v = true, verdict{verb: nak}
+	if d.again || d.effect != mulligan.Pure {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait/2)
 		defer cancel()
 		err := w.ledger.Update(ctx, "interrupted", d.env.RecordKey(), func(r *mulligan.Record) bool {
-			if r.Open() == nil || r.Start.Delivery != d.start {
+			ending := ending{facts: d.facts}
+			switch {
+			case ending.behind(r):
+				v = ending.standBack(r)
+				return false
+			case d.effect == mulligan.Keyed && r.FirstCall.IsZero() && !notStarted(e.err) && !r.Ended():
+				begin(r, d.facts)
+				r.FirstCall = e.started // the key is with the downstream
+				if own := r.Open(); own != nil && own.Delivery == d.start {
+					r.Starts--
+				}
+				return true
+			case r.Open() == nil || r.Start.Delivery != d.start:
 				return false
 			}
 			if ok = !d.marks() || !d.noKey && (notStarted(e.err) || e.stepped && r.OpenStep() == nil); ok {
 				r.Starts--
+				if d.marks() {
+					r.Starts = 0 // any recorded end clears them
+				}
 			}
 			return ok
 		})
@@ -265,7 +286,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 	if ok {
 		w.Metrics.GivenBack(d.env.Kind, "shutdown")
 	}
-	return verdict{verb: nak}, ok
+	return v, ok
 }
 
 // afterwards returns a context for recording how a handler ended: it outlives

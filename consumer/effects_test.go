@@ -441,7 +441,7 @@ func TestWaitingForAResult(t *testing.T) {
 
 func TestWhatAHandlerSaysForCertainAtAShutdownStands(t *testing.T) {
 	bubble(t, once, func(t *testing.T, f *floor) {
-		says := map[string]error{"unusable": mulligan.Unusable(errFlaky), "permanent": mulligan.Permanent(errFlaky), "flaky": errFlaky}
+		says := map[string]error{"unusable": mulligan.Unusable(errFlaky), "permanent": mulligan.Permanent(errFlaky), "flaky": errFlaky, "doubt": fmt.Errorf("no word: %w", mulligan.ErrInDoubt)}
 		w := &consumer.Worker{Grace: 4 * time.Second}
 		stop := f.work(t, w, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 			f.log.note(j.ID)
@@ -459,7 +459,7 @@ func TestWhatAHandlerSaysForCertainAtAShutdownStands(t *testing.T) {
 		})
 		time.Sleep(time.Minute)
 		stop()
-		for id, want := range map[string]mulligan.Reason{"unusable": mulligan.NoChange, "permanent": mulligan.PermanentFailure, "flaky": mulligan.InDoubt} {
+		for id, want := range map[string]mulligan.Reason{"unusable": mulligan.NoChange, "permanent": mulligan.PermanentFailure, "flaky": mulligan.InDoubt, "doubt": mulligan.InDoubt} {
 			if st := f.state(t, id); len(f.log.of(id)) != 1 || st.Record.Reason != want || len(st.Record.History) != 1 {
 				t.Errorf("%s ran %d times and is %s: %+v", id, len(f.log.of(id)), st.State, st.Record)
 			}
@@ -586,6 +586,43 @@ func TestAChangedPayloadCountsTwiceAgainstTheTask(t *testing.T) {
 		stop()
 		if st := f.state(t, "x"); len(f.log.of("x")) != 2 || st.Record.Reason != mulligan.TaskBudget {
 			t.Errorf("it ran %d times: %+v", len(f.log.of("x")), st.Record)
+		}
+	})
+}
+
+func TestATaskWhoseBudgetIsGarbageHasNoRetries(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		kv, err := f.JS.KeyValue(t.Context(), mulligan.Topology{}.BudgetBucket())
+		if err == nil {
+			_, err = kv.PutString(t.Context(), "task.t", "garbage")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+			f.log.note(j.ID)
+			return nil, errFlaky
+		})
+		f.publish(t, mulligan.Job{ID: "x", Task: "t"})
+		time.Sleep(time.Minute)
+		stop()
+		if st := f.state(t, "x"); len(f.log.of("x")) != 1 || st.Record.Reason != mulligan.TaskBudget || st.Record.Attempts != 1 {
+			t.Errorf("it ran %d times: %+v", len(f.log.of("x")), st.Record)
+		}
+	})
+}
+
+func TestAKeyedCallThatAShutdownCutIsRemembered(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		stop := f.work(t, &consumer.Worker{Grace: time.Second}, func(ctx context.Context, _ *mulligan.Job) ([]byte, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(time.Second)
+		stop()
+		if st := f.state(t, "x"); st.Record == nil || st.Record.FirstCall.IsZero() || st.Record.Attempts != 0 {
+			t.Errorf("%s: %+v; want no attempt counted, and when the key went out", st.State, st.Record)
 		}
 	})
 }

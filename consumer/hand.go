@@ -87,8 +87,7 @@ func (h *hand) begin(d *delivery, now time.Time) bool {
 	return true
 }
 
-// release lets go of d and returns its newest delivery: a nak of an older one is
-// ignored.
+// release lets go of d and returns its newest delivery: that is the one to answer.
 func (h *hand) release(d *delivery) *nats.Msg {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -136,7 +136,7 @@ func interruption(err error) bool {
 		throttled *mulligan.ThrottledError
 		snooze    *mulligan.SnoozeError
 	)
-	return !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &changed) && !errors.As(err, &throttled) && !errors.As(err, &snooze)
+	return !errors.Is(err, mulligan.ErrInDoubt) && !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &changed) && !errors.As(err, &throttled) && !errors.As(err, &snooze)
 }
 
 // notStarted reports whether the effect certainly did not happen.

@@ -29,6 +29,9 @@ type asker func(v verdict) (grant, error)
 // verdict is the one noted then.
 func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err error) {
 	if noted := r.Noted(e.run); noted != nil {
+		if e.behind(r) {
+			return e.standBack(r), false, nil
+		}
 		return remembered(r, noted), false, nil
 	}
 	switch {
@@ -51,10 +54,9 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 		// Ended meanwhile: a late failure adds its facts and follows the record.
 		r.Note(e.entry(r, v))
 		return ended(r), true, nil
-	case e.marks() && r.Open() != nil:
-		// Another message has started meanwhile: this one waits for its end.
+	case e.behind(r):
 		r.Note(e.entry(r, v))
-		return verdict{verb: nak, reason: mulligan.InProgress, due: e.now.Add(minSnooze)}, true, nil
+		return e.standBack(r), true, nil
 	}
 	g, err := ask(v)
 	if err != nil {
@@ -70,6 +72,22 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 		r.Changes = append(r.Changes, mulligan.FingerprintOf(v.changed))
 	}
 	return decide(r, e.facts, v), true, nil
+}
+
+// behind reports whether another call of the key has started, where only one may
+// be under way.
+func (e ending) behind(r *mulligan.Record) bool {
+	return e.marks() && r.Open() != nil && r.Start.Delivery != e.start
+}
+
+// standBack is the verdict on a message whose call is behind another: to wait for
+// the end of that one, or, if it is of the same message, to leave it alone: a nak
+// of the older delivery would take the message out of the other's hands.
+func (e ending) standBack(r *mulligan.Record) verdict {
+	if r.Start.Address == e.address {
+		return verdict{verb: drop}
+	}
+	return verdict{verb: nak, reason: mulligan.InProgress, due: e.now.Add(minSnooze)}
 }
 
 // ends takes the call's own start back and returns its number. Another's start

@@ -157,10 +157,13 @@ func (o *reopening) apply(r *mulligan.Record, fresh string, now time.Time) (refu
 		return nil, false
 	case r.State != "" && r.Payload != l.Fingerprint():
 		return fmt.Errorf("%w: the key belongs to another payload by now; publish it under a new ID", ErrNotReplayable), false
-	case o.step != "" && (r.Step(o.step) == nil || !r.Step(o.step).Open()):
-		return fmt.Errorf("%w: step %.60q was not begun, or is done, or the job was sent back already", ErrNotReplayable, o.step), false
 	case r.State == mulligan.Live || r.State == mulligan.Parked:
-		return nil, false
+		if o.step != "" && (r.Step(o.step) == nil || r.Step(o.step).Result == nil) {
+			return fmt.Errorf("%w: the job was sent back already, without a word about step %.60q", ErrNotReplayable, o.step), false
+		}
+		return nil, false // reopened before, and interrupted
+	case o.step != "" && (r.Step(o.step) == nil || !r.Step(o.step).Open()):
+		return fmt.Errorf("%w: step %.60q was not begun, or is done", ErrNotReplayable, o.step), false
 	case !o.resolved:
 		if why := doubt(r, l, o.kind, now); why != "" {
 			return fmt.Errorf("%w: %s; resolve it with --done or --not-done", mulligan.ErrInDoubt, why), false

@@ -95,8 +95,12 @@ func TestEachStepInDoubtIsResolvedByItself(t *testing.T) {
 	}
 	// Once it is sent back, a word about a step is too late.
 	f.letter(t, mulligan.Letter{Envelope: e, Reason: mulligan.InDoubt, BuriedAt: time.Now()})
-	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "mail"}); !errors.Is(err, scheduler.ErrNotReplayable) {
+	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "another"}); !errors.Is(err, scheduler.ErrNotReplayable) {
 		t.Errorf("a step of a job that runs again: %v", err)
+	}
+	// Said again, after an interruption, it goes on where it was: to publish.
+	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "post"}); !errors.Is(err, scheduler.ErrQueued) {
+		t.Errorf("the same word again: %v, want that the job is queued", err)
 	}
 	large := append(append([]byte{'"'}, bytes.Repeat([]byte{'x'}, mulligan.DefaultMaxResult)...), '"')
 	if _, err := f.ResolveStepDone(t.Context(), kind, "x", scheduler.StepDone{Name: "mail", Result: large}); !errors.Is(err, mulligan.ErrTooLarge) {
