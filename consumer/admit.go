@@ -55,37 +55,18 @@ func (f facts) mine(r *mulligan.Record) bool {
 // (without a state if there is none), and notes in the record what must be
 // known if this process ends. It reports whether the record must be stored.
 func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
-	mine := f.mine(r)
 	f.deadline = later(f.deadline, r.Deadline)
-	switch {
-	case r.State == mulligan.Done && r.Payload == f.payload:
-		if r.Letter {
-			return verdict{verb: settle, reason: mulligan.InDoubt}, false
-		}
-		return verdict{verb: ack}, false
-	case r.State != "" && r.Payload != f.payload:
-		return verdict{verb: spend, reason: mulligan.KeyConflict, errText: "the key belongs to another payload"}, false
-	case mine && r.State == mulligan.Parked:
-		// The move was decided and interrupted.
-		return verdict{verb: park, due: r.Move.Due, reason: r.Move.Reason, errType: r.Move.ErrorType, errText: r.Move.Error}, false
-	case mine && r.Move.Verb == mulligan.Nak && r.Move.Due.After(f.now):
-		// Redelivered before its time, since it had been in hand for too long.
-		return verdict{verb: nak, due: f.now.Add(min(r.Move.Due.Sub(f.now), maxNak))}, false
-	case r.State == mulligan.Spent || r.State == mulligan.Dead:
-		// Interrupted, or a message that outlived the end of its key.
-		return ended(r), false
-	case f.marks() && r.Open() != nil && r.Start.Delivery != f.start && !f.resumes(r):
+	if v := follow(r, f); v.verb != run {
+		return v, false
+	}
+	if f.marks() && r.Open() != nil && r.Start.Delivery != f.start && !f.resumes(r) {
 		return afterStart(r, f)
-	case f.forgotten(r):
-		return decide(r, f, verdict{verb: spend, reason: mulligan.InDoubt, errType: "key_ttl",
-			errText: "its key went to the downstream first at " + r.FirstCall.UTC().Format(time.RFC3339) + ", which may have forgotten it"}), true
-	case !f.now.Before(f.deadline), !f.notBefore.Before(f.deadline):
-		return decide(r, f, verdict{verb: spend, reason: mulligan.Expired}), true
-	case r.Attempts >= f.policy.Attempts:
-		return decide(r, f, verdict{verb: spend, reason: mulligan.AttemptsExhausted}), true
-	case r.Spent >= f.policy.Total:
-		return decide(r, f, verdict{verb: spend, reason: mulligan.TimeExhausted}), true
-	case r.Move != nil && r.Move.Due.After(f.now) && !mine && f.due.Before(r.Move.Due):
+	}
+	if v := over(r, f); v.verb != run {
+		return decide(r, f, v), true
+	}
+	switch {
+	case r.Move != nil && r.Move.Due.After(f.now) && !f.mine(r) && f.due.Before(r.Move.Due):
 		// The key's retry waits, and this is another message of it: published
 		// again, or left behind by a crash. One that was parked until then or later
 		// is exempt: it is due by the server's clock.
@@ -105,6 +86,52 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	if !f.again && !f.marks() {
 		return verdict{verb: run}, false
 	}
+	start(r, f)
+	return verdict{verb: run}, true
+}
+
+// follow is the verdict on a message whose key has ended, or whose move was
+// decided before.
+func follow(r *mulligan.Record, f facts) verdict {
+	mine := f.mine(r)
+	switch {
+	case r.State == mulligan.Done && r.Payload == f.payload && r.Letter:
+		return verdict{verb: settle, reason: mulligan.InDoubt}
+	case r.State == mulligan.Done && r.Payload == f.payload:
+		return verdict{verb: ack}
+	case r.State != "" && r.Payload != f.payload:
+		return verdict{verb: spend, reason: mulligan.KeyConflict, errText: "the key belongs to another payload"}
+	case mine && r.State == mulligan.Parked:
+		// The move was decided and interrupted.
+		return verdict{verb: park, due: r.Move.Due, reason: r.Move.Reason, errType: r.Move.ErrorType, errText: r.Move.Error}
+	case mine && r.Move.Verb == mulligan.Nak && r.Move.Due.After(f.now):
+		// Redelivered before its time, since it had been in hand for too long.
+		return verdict{verb: nak, due: f.now.Add(min(r.Move.Due.Sub(f.now), maxNak))}
+	case r.State == mulligan.Spent || r.State == mulligan.Dead:
+		// Interrupted, or a message that outlived the end of its key.
+		return ended(r)
+	}
+	return verdict{verb: run}
+}
+
+// over is the verdict on a message whose time or attempts are over.
+func over(r *mulligan.Record, f facts) verdict {
+	switch {
+	case f.forgotten(r):
+		return verdict{verb: spend, reason: mulligan.InDoubt, errType: "key_ttl",
+			errText: "its key went to the downstream first at " + r.FirstCall.UTC().Format(time.RFC3339) + ", which may have forgotten it"}
+	case !f.now.Before(f.deadline), !f.notBefore.Before(f.deadline):
+		return verdict{verb: spend, reason: mulligan.Expired}
+	case r.Attempts >= f.policy.Attempts:
+		return verdict{verb: spend, reason: mulligan.AttemptsExhausted}
+	case r.Spent >= f.policy.Total:
+		return verdict{verb: spend, reason: mulligan.TimeExhausted}
+	}
+	return verdict{verb: run}
+}
+
+// start notes that the message begins to run.
+func start(r *mulligan.Record, f facts) {
 	begin(r, f)
 	if f.marks() {
 		r.State = mulligan.Live // whatever was decided for the message before, by now it runs
@@ -114,7 +141,6 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	}
 	r.Deadline = later(r.Deadline, f.deadline)
 	r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: f.start, Address: f.address, At: f.now}
-	return verdict{verb: run}, true
 }
 
 // forgotten reports whether the downstream of a keyed job may have forgotten its
