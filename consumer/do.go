@@ -256,12 +256,12 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait/2)
 		defer cancel()
 		err := w.ledger.Update(ctx, "interrupted", d.env.RecordKey(), func(r *mulligan.Record) bool {
-			ending := ending{facts: d.facts}
+			call := ending{facts: d.facts}
 			switch {
-			case ending.behind(r):
-				v = ending.standBack(r)
+			case call.behind(r):
+				v = call.standBack(r)
 				return false
-			case d.effect == mulligan.Keyed && r.FirstCall.IsZero() && !notStarted(e.err) && !r.Ended():
+			case d.effect == mulligan.Keyed && !d.marks() && r.FirstCall.IsZero() && !notStarted(e.err) && !r.Ended():
 				begin(r, d.facts)
 				r.FirstCall = e.started // the key is with the downstream
 				if own := r.Open(); own != nil && own.Delivery == d.start {

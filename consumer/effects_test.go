@@ -626,3 +626,26 @@ func TestAKeyedCallThatAShutdownCutIsRemembered(t *testing.T) {
 		}
 	})
 }
+
+func TestAJobWithoutAnIDThatAShutdownCutIsNotTriedAgain(t *testing.T) {
+	bubble(t, keyed, func(t *testing.T, f *floor) {
+		stale := &mulligan.Publisher{Conn: f.Conn, Kinds: []mulligan.Kind{{Name: keyed.Name, Effect: mulligan.Pure}}}
+		receipt, err := stale.Publish(t.Context(), mulligan.Job{Kind: keyed.Name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			stop := f.work(t, &consumer.Worker{Grace: time.Second}, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
+				f.log.note(j.ID)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+			time.Sleep(2 * time.Second)
+			stop()
+		}
+		time.Sleep(10 * time.Second)
+		if st := f.state(t, receipt.ID); len(f.log.of(receipt.ID)) != 1 || st.State != mulligan.StatusDead || st.Record.Reason != mulligan.NoKey {
+			t.Errorf("it ran %d times and is %s: %+v", len(f.log.of(receipt.ID)), st.State, st.Record)
+		}
+	})
+}
