@@ -152,7 +152,7 @@ func (w *Worker) report(d *delivery, attempt int, v verdict) {
 	if reason == "" {
 		reason = v.errType
 	}
-	if !v.due.IsZero() {
+	if !v.due.IsZero() && v.verb != spend {
 		delay = time.Until(v.due)
 	}
 	what := ""

@@ -147,7 +147,7 @@ func wrongArgument(err error) bool {
 
 // deadAlready says of a key that is spent or dead why, and how to go on.
 func deadAlready(r mulligan.Receipt) string {
-	how := fmt.Sprintf("run it with %s, or publish it under a new ID", hint(r.Kind, r.ID, "dead", "replay"))
+	how := fmt.Sprintf("run it with %s, which refuses where that may repeat its effect", hint(r.Kind, r.ID, "dead", "replay"))
 	if r.Reason == mulligan.InDoubt {
 		how = resolveHint(r.Kind, r.ID)
 	}
