@@ -44,7 +44,7 @@ type Receipt struct {
 	// Unverified: nothing is left of the earlier job to compare payloads with.
 	Unverified bool
 	// State is Done, Spent or Dead if the key has ended, with its result or the
-	// reason; a dead job runs again when an operator replays it.
+	// reason; a dead job runs again when an operator replays or resolves it.
 	State  State
 	Reason Reason
 	Result *Result

@@ -77,7 +77,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, job *mulligan.Jo
 func endedBefore(receipt mulligan.Receipt) *problem {
 	return &problem{Type: "job-ended", Status: http.StatusConflict,
 		State: string(receipt.State), Reason: string(receipt.Reason), Job: jobPath(receipt.Kind, receipt.ID),
-		Detail: fmt.Sprintf("this key is %s: %s; it runs again when an operator replays it", receipt.State, receipt.Reason)}
+		Detail: fmt.Sprintf("this key is %s: %s; it runs again only when an operator replays or resolves it", receipt.State, receipt.Reason)}
 }
 
 func bodyProblem(err error) error {
