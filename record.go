@@ -84,10 +84,12 @@ func (r *Record) Open() *Start {
 	return r.Start
 }
 
-// A Verb is what a move does with a message.
+// A Verb is what becomes of a message.
 type Verb string
 
 const (
+	Ack   Verb = "ack"   // its work is done, or its key is
+	Retry Verb = "retry" // try again after a delay; see [Verdict.Under]
 	Nak   Verb = "nak"   // redeliver the same message after a delay
 	Park  Verb = "park"  // store it as a schedule
 	Defer Verb = "defer" // park, without having used an attempt

@@ -56,13 +56,13 @@ func (f facts) mine(r *mulligan.Record) bool {
 // known if this process ends. It reports whether the record must be stored.
 func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	f.deadline = later(f.deadline, r.Deadline)
-	if v := follow(r, f); v.verb != run {
+	if v := follow(r, f); v.Verb != run {
 		return v, false
 	}
 	if f.marks() && r.Open() != nil && r.Start.Delivery != f.start && !f.resumes(r) {
 		return afterStart(r, f)
 	}
-	if v := over(r, f); v.verb != run {
+	if v := over(r, f); v.Verb != run {
 		return decide(r, f, v), true
 	}
 	switch {
@@ -70,24 +70,24 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 		// The key's retry waits, and this is another message of it: published
 		// again, or left behind by a crash. One that was parked until then or later
 		// is exempt: it is due by the server's clock.
-		return verdict{verb: wait, reason: mulligan.InProgress, due: r.Move.Due.Add(f.policy.Timeout)}, false
+		return verdict{Verb: wait, Reason: mulligan.InProgress, Due: r.Move.Due.Add(f.policy.Timeout)}, false
 	case (f.fromJobs || r.State == "") && f.now.Before(f.notBefore): // without a record: adopted
-		return decide(r, f, verdict{verb: deferred, reason: mulligan.NotYet, due: f.notBefore}), true
+		return decide(r, f, verdict{Verb: deferred, Reason: mulligan.NotYet, Due: f.notBefore}), true
 	case r.Open() != nil && r.Start.Delivery == f.start:
-		return verdict{verb: run}, false // noted before; the answer was lost
+		return verdict{Verb: run}, false // noted before; the answer was lost
 	case f.starts(r) >= maxStarts:
-		return decide(r, f, verdict{verb: spend, reason: mulligan.Crashed, errType: "crashed", errText: "its handler ended the process again and again"}), true
+		return decide(r, f, verdict{Verb: spend, Reason: mulligan.Crashed, ErrorType: "crashed", Error: "its handler ended the process again and again"}), true
 	case f.again && r.Starts > 0 && !f.alone:
-		return verdict{verb: suspect}, false
+		return verdict{Verb: suspect}, false
 	}
-	if v, store := underPlace(r, f); v.verb != run {
+	if v, store := underPlace(r, f); v.Verb != run {
 		return v, store
 	}
 	if !f.again && !f.marks() {
-		return verdict{verb: run}, false
+		return verdict{Verb: run}, false
 	}
 	start(r, f)
-	return verdict{verb: run}, true
+	return verdict{Verb: run}, true
 }
 
 // follow is the verdict on a message whose key has ended, or whose move was
@@ -96,38 +96,38 @@ func follow(r *mulligan.Record, f facts) verdict {
 	mine := f.mine(r)
 	switch {
 	case r.State == mulligan.Done && r.Payload == f.payload && r.Letter:
-		return verdict{verb: settle, reason: mulligan.InDoubt}
+		return verdict{Verb: settle, Reason: mulligan.InDoubt}
 	case r.State == mulligan.Done && r.Payload == f.payload:
-		return verdict{verb: ack}
+		return verdict{Verb: ack}
 	case r.State != "" && r.Payload != f.payload:
-		return verdict{verb: spend, reason: mulligan.KeyConflict, errText: "the key belongs to another payload"}
+		return verdict{Verb: spend, Reason: mulligan.KeyConflict, Error: "the key belongs to another payload"}
 	case mine && r.State == mulligan.Parked:
 		// The move was decided and interrupted.
-		return verdict{verb: park, due: r.Move.Due, reason: r.Move.Reason, errType: r.Move.ErrorType, errText: r.Move.Error}
+		return verdict{Verb: park, Due: r.Move.Due, Reason: r.Move.Reason, ErrorType: r.Move.ErrorType, Error: r.Move.Error}
 	case mine && r.Move.Verb == mulligan.Nak && r.Move.Due.After(f.now):
 		// Redelivered before its time, since it had been in hand for too long.
-		return verdict{verb: nak, due: f.now.Add(min(r.Move.Due.Sub(f.now), maxNak))}
+		return verdict{Verb: nak, Due: f.now.Add(min(r.Move.Due.Sub(f.now), mulligan.MaxNak))}
 	case r.State == mulligan.Spent || r.State == mulligan.Dead:
 		// Interrupted, or a message that outlived the end of its key.
 		return ended(r)
 	}
-	return verdict{verb: run}
+	return verdict{Verb: run}
 }
 
 // over is the verdict on a message whose time or attempts are over.
 func over(r *mulligan.Record, f facts) verdict {
 	switch {
 	case f.forgotten(r):
-		return verdict{verb: spend, reason: mulligan.InDoubt, errType: "key_ttl",
-			errText: "its key went to the downstream first at " + r.FirstCall.UTC().Format(time.RFC3339) + ", which may have forgotten it"}
+		return verdict{Verb: spend, Reason: mulligan.InDoubt, ErrorType: "key_ttl",
+			Error: "its key went to the downstream first at " + r.FirstCall.UTC().Format(time.RFC3339) + ", which may have forgotten it"}
 	case !f.now.Before(f.deadline), !f.notBefore.Before(f.deadline):
-		return verdict{verb: spend, reason: mulligan.Expired}
+		return verdict{Verb: spend, Reason: mulligan.Expired}
 	case r.Attempts >= f.policy.Attempts:
-		return verdict{verb: spend, reason: mulligan.AttemptsExhausted}
+		return verdict{Verb: spend, Reason: mulligan.AttemptsExhausted}
 	case r.Spent >= f.policy.Total:
-		return verdict{verb: spend, reason: mulligan.TimeExhausted}
+		return verdict{Verb: spend, Reason: mulligan.TimeExhausted}
 	}
-	return verdict{verb: run}
+	return verdict{Verb: run}
 }
 
 // start notes that the message begins to run.
@@ -163,9 +163,9 @@ func (f facts) resumes(r *mulligan.Record) bool {
 // start of its key whose end is not known. If it is its own, nobody knows
 // whether the effect happened. Another's is waited for, but not for ever.
 func afterStart(r *mulligan.Record, f facts) (v verdict, store bool) {
-	v = verdict{verb: spend, reason: mulligan.InDoubt, errType: "no_end", errText: "the attempt that began at " + r.Start.At.UTC().Format(time.RFC3339Nano) + " ended without a word"}
+	v = verdict{Verb: spend, Reason: mulligan.InDoubt, ErrorType: "no_end", Error: "the attempt that began at " + r.Start.At.UTC().Format(time.RFC3339Nano) + " ended without a word"}
 	if steps := r.OpenSteps(); len(steps) > 0 {
-		v.errText += ", within its step " + strings.Join(steps, " and its step ")
+		v.Error += ", within its step " + strings.Join(steps, " and its step ")
 	}
 	if f.noKey || r.Start.Address == f.address {
 		if r.FirstCall.IsZero() {
@@ -174,16 +174,16 @@ func afterStart(r *mulligan.Record, f facts) (v verdict, store bool) {
 	}
 	switch {
 	case f.noKey:
-		v.reason = mulligan.NoKey
+		v.Reason = mulligan.NoKey
 	case r.Start.Address != f.address && f.now.Before(f.deadline):
-		due := f.now.Add(max(f.policy.Timeout, minSnooze))
+		due := f.now.Add(max(f.policy.Timeout, shortWait))
 		if due.After(f.deadline) {
 			due = f.deadline
 		}
-		return verdict{verb: wait, reason: mulligan.InProgress, due: due}, false
+		return verdict{Verb: wait, Reason: mulligan.InProgress, Due: due}, false
 	}
 	r.Attempts++
-	r.Note(mulligan.Attempt{Number: r.Attempts, Run: unended(r.Start.Delivery), At: r.Start.At, ErrorType: v.errType, Error: v.errText, Verb: mulligan.Spend, Reason: v.reason})
+	r.Note(mulligan.Attempt{Number: r.Attempts, Run: unended(r.Start.Delivery), At: r.Start.At, ErrorType: v.ErrorType, Error: v.Error, Verb: mulligan.Spend, Reason: v.Reason})
 	return decide(r, f, v), true
 }
 
@@ -197,22 +197,22 @@ func underPlace(r *mulligan.Record, f facts) (v verdict, store bool) {
 	switch {
 	case !f.hasUser || r.Move == nil || !r.Move.Unasked:
 	case f.place.Denied:
-		return decide(r, f, verdict{verb: spend, reason: mulligan.UserBudget}), true
+		return decide(r, f, verdict{Verb: spend, Reason: mulligan.UserBudget}), true
 	case f.place.At.IsZero():
-		return verdict{verb: askUser}, false
+		return verdict{Verb: askUser}, false
 	case f.place.At.After(f.now):
-		v := verdict{verb: deferred, reason: mulligan.UserBudget, due: f.place.At}
-		r.Note(mulligan.Attempt{Number: r.Attempts, Run: f.start, At: f.now, Verb: mulligan.Defer, Reason: v.reason, Delay: v.due.Sub(f.now)})
+		v := verdict{Verb: deferred, Reason: mulligan.UserBudget, Due: f.place.At}
+		r.Note(mulligan.Attempt{Number: r.Attempts, Run: f.start, At: f.now, Verb: mulligan.Defer, Reason: v.Reason, Delay: v.Due.Sub(f.now)})
 		return decide(r, f, v), true
 	}
-	return verdict{verb: run}, false
+	return verdict{Verb: run}, false
 }
 
 // ended is the verdict on a message whose key is spent or dead.
 func ended(r *mulligan.Record) verdict {
-	v := verdict{verb: spend, reason: r.Reason}
+	v := verdict{Verb: spend, Reason: r.Reason}
 	if r.Move != nil {
-		v.errType, v.errText = r.Move.ErrorType, r.Move.Error
+		v.ErrorType, v.Error = r.Move.ErrorType, r.Move.Error
 	}
 	return v
 }
@@ -236,15 +236,15 @@ func begin(r *mulligan.Record, f facts) {
 func decide(r *mulligan.Record, f facts, v verdict) verdict {
 	begin(r, f)
 	r.Deadline = later(r.Deadline, f.deadline)
-	r.Move = &mulligan.Move{Address: f.address, Verb: mulligan.Verb(v.verb), Reason: v.reason, Due: v.due, Unasked: v.unasked, ErrorType: v.errType, Error: v.errText}
-	switch v.verb {
+	r.Move = &mulligan.Move{Address: f.address, Verb: v.Verb, Reason: v.Reason, Due: v.Due, Unasked: v.Unasked, ErrorType: v.ErrorType, Error: v.Error}
+	switch v.Verb {
 	case spend:
-		if v.errText == "" { // the last failure explains it best
+		if v.Error == "" { // the last failure explains it best
 			last := r.Last()
 			r.Move.ErrorType, r.Move.Error = last.ErrorType, last.Error
-			v.errType, v.errText = last.ErrorType, last.Error
+			v.ErrorType, v.Error = last.ErrorType, last.Error
 		}
-		r.State, r.Reason, r.Changed = mulligan.Spent, v.reason, nil
+		r.State, r.Reason, r.Changed = mulligan.Spent, v.Reason, nil
 	case park, deferred:
 		r.State = mulligan.Parked
 	default:

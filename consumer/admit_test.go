@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,19 @@ import (
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
 )
+
+var (
+	errFlaky  = errors.New("flaky")
+	published = mulligan.FingerprintOf([]byte("published"))
+)
+
+func policy() mulligan.Policy {
+	p, err := mulligan.Policy{}.Normal()
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
@@ -31,7 +45,7 @@ func TestAdmit(t *testing.T) {
 		name   string
 		rec    mulligan.Record
 		with   func(*facts)
-		verb   verb
+		verb   mulligan.Verb
 		reason mulligan.Reason
 		store  bool
 		state  mulligan.State
@@ -82,8 +96,8 @@ func TestAdmit(t *testing.T) {
 				tt.with(&f)
 			}
 			v, store := admit(&r, f)
-			if v.verb != tt.verb || v.reason != tt.reason || store != tt.store || r.State != tt.state {
-				t.Errorf("admit = %s %q, store %v, state %q; want %s %q, store %v, state %q", v.verb, v.reason, store, r.State, tt.verb, tt.reason, tt.store, tt.state)
+			if v.Verb != tt.verb || v.Reason != tt.reason || store != tt.store || r.State != tt.state {
+				t.Errorf("admit = %s %q, store %v, state %q; want %s %q, store %v, state %q", v.Verb, v.Reason, store, r.State, tt.verb, tt.reason, tt.store, tt.state)
 			}
 			if !store && r.State == "" && r.Move != nil {
 				t.Error("a record that is not stored was changed")
@@ -94,13 +108,15 @@ func TestAdmit(t *testing.T) {
 
 func TestFail(t *testing.T) {
 	end := func(run string, err error) ending {
-		return ending{facts: message(), run: run, started: noon, took: 50 * time.Millisecond, err: err, chance: chance{0.5, 0.5}}
+		return ending{facts: message(), run: run, started: noon, took: 50 * time.Millisecond, err: err, chance: mulligan.Chance{U: 0.5, V: 0.5}}
 	}
-	granted := func(v verdict) (grant, error) { return grant{now: noon, deadline: noon.Add(time.Hour), nak: true}, nil }
+	granted := func(v verdict) (mulligan.Grant, error) {
+		return mulligan.Grant{Now: noon, Deadline: noon.Add(time.Hour), Nak: true}, nil
+	}
 	t.Run("a failure is noted with its delay before the message moves", func(t *testing.T) {
 		var r mulligan.Record
 		v, store, err := fail(&r, end("r1", errFlaky), granted)
-		if v.verb != nak || !store || err != nil {
+		if v.Verb != nak || !store || err != nil {
 			t.Fatalf("fail = %+v, %v, %v", v, store, err)
 		}
 		if r.State != mulligan.Live || r.Attempts != 1 || r.Spent != 150*time.Millisecond || r.Last().Delay != 100*time.Millisecond || r.Move.Address != "J:7" {
@@ -111,42 +127,42 @@ func TestFail(t *testing.T) {
 		var r mulligan.Record
 		first, _, _ := fail(&r, end("r1", errFlaky), granted)
 		v, store, _ := fail(&r, end("r1", errFlaky), granted)
-		if store || r.Attempts != 1 || v.verb != first.verb || !v.due.Equal(first.due) {
+		if store || r.Attempts != 1 || v.Verb != first.Verb || !v.Due.Equal(first.Due) {
 			t.Errorf("again: %+v, store %v, %d attempts; first %+v", v, store, r.Attempts, first)
 		}
 	})
 	t.Run("two messages of one key share its attempts", func(t *testing.T) {
 		var r mulligan.Record
 		for _, run := range []string{"a", "b", "c", "d"} {
-			if v, _, _ := fail(&r, end(run, errFlaky), granted); run == "d" && (v.verb != spend || v.reason != mulligan.AttemptsExhausted) {
+			if v, _, _ := fail(&r, end(run, errFlaky), granted); run == "d" && (v.Verb != spend || v.Reason != mulligan.AttemptsExhausted) {
 				t.Errorf("fourth failure: %+v", v)
 			}
 		}
 	})
 	t.Run("a late failure of a done key follows the record", func(t *testing.T) {
 		r := mulligan.Record{State: mulligan.Done, Payload: published}
-		if v, store, _ := fail(&r, end("r1", errFlaky), granted); v.verb != ack || store {
+		if v, store, _ := fail(&r, end("r1", errFlaky), granted); v.Verb != ack || store {
 			t.Errorf("got %+v, store %v", v, store)
 		}
 	})
 	t.Run("a late failure of a dead key adds its facts and nothing else", func(t *testing.T) {
 		r := mulligan.Record{State: mulligan.Dead, Payload: published, Reason: mulligan.Crashed}
 		v, store, _ := fail(&r, end("r1", errFlaky), granted)
-		if v.verb != spend || v.reason != mulligan.Crashed || !store || r.State != mulligan.Dead || len(r.History) != 1 {
+		if v.Verb != spend || v.Reason != mulligan.Crashed || !store || r.State != mulligan.Dead || len(r.History) != 1 {
 			t.Errorf("got %+v, store %v, record %+v", v, store, r)
 		}
 	})
 	t.Run("a snooze counts no attempt", func(t *testing.T) {
 		var r mulligan.Record
 		v, _, _ := fail(&r, end("r1", mulligan.Snooze(time.Minute)), granted)
-		if v.verb != deferred || r.Attempts != 0 || r.Spent != 0 || r.State != mulligan.Parked {
+		if v.Verb != deferred || r.Attempts != 0 || r.Spent != 0 || r.State != mulligan.Parked {
 			t.Errorf("got %+v, record %+v", v, r)
 		}
 	})
 	t.Run("a changed payload is kept beside the published one", func(t *testing.T) {
 		var r mulligan.Record
 		v, _, _ := fail(&r, end("r1", mulligan.Changed([]byte("b"), errFlaky)), granted)
-		if v.verb != nak || string(r.Changed) != "b" || len(r.Changes) != 1 || r.Payload != published {
+		if v.Verb != nak || string(r.Changed) != "b" || len(r.Changes) != 1 || r.Payload != published {
 			t.Errorf("got %+v, record %+v", v, r)
 		}
 	})
@@ -177,8 +193,8 @@ func TestSucceed(t *testing.T) {
 			if store != tt.store {
 				t.Errorf("store %v, want %v", store, tt.store)
 			}
-			if want := map[bool]verb{false: ack, true: settle}[tt.rec.State == mulligan.Dead]; v.verb != want {
-				t.Errorf("%s, want %s: a scheduler takes the letter back", v.verb, want)
+			if want := map[bool]mulligan.Verb{false: ack, true: settle}[tt.rec.State == mulligan.Dead]; v.Verb != want {
+				t.Errorf("%s, want %s: a scheduler takes the letter back", v.Verb, want)
 			}
 			if tt.store && (r.State != mulligan.Done || string(r.Result.Data) != "result" || r.Move != nil) {
 				t.Errorf("record %+v", r)
@@ -234,12 +250,12 @@ func TestAStartNotedNeedsNoAskingAndKnowsItsDeadline(t *testing.T) {
 	f := message()
 	f.effect, f.hasUser, f.place, f.fromJobs = mulligan.Once, true, budget.Place{At: noon}, false
 	r := mulligan.Record{State: mulligan.Parked, Payload: published, Attempts: 1, Move: &mulligan.Move{Address: "J:1", Verb: mulligan.Park, Due: noon, Unasked: true}}
-	if v, store := admit(&r, f); v.verb != run || !store || r.Move.Unasked || !r.Deadline.Equal(f.deadline) {
+	if v, store := admit(&r, f); v.Verb != run || !store || r.Move.Unasked || !r.Deadline.Equal(f.deadline) {
 		t.Fatalf("%+v, store %v, record %+v", v, store, r)
 	}
 	r.Start.Stepped = true
 	f.again, f.alone, f.start, f.place = true, true, "s2", budget.Place{}
-	if v, _ := admit(&r, f); v.verb != run {
+	if v, _ := admit(&r, f); v.Verb != run {
 		t.Errorf("redelivered between two steps: %+v", v)
 	}
 }

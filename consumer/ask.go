@@ -28,26 +28,26 @@ type askOnce struct {
 	err    error
 }
 
-func (a *askOnce) grant(ctx context.Context, v verdict, now time.Time) (grant, error) {
-	if v.verb != retry {
-		return grant{now: now, deadline: a.d.deadline}, nil
+func (a *askOnce) grant(ctx context.Context, v verdict, now time.Time) (mulligan.Grant, error) {
+	if v.Verb != retry {
+		return mulligan.Grant{Now: now, Deadline: a.d.deadline}, nil
 	}
 	if !a.asked {
-		a.now, a.due = now, now.Add(v.delay)
+		a.now, a.due = now, now.Add(v.Delay)
 		a.asked = a.due.Before(a.d.deadline) // else it is spent anyway: take nothing
 		if a.asked {
 			a.err = a.take(ctx, v)
 		}
 	}
-	return grant{now: a.now, deadline: a.d.deadline, nak: a.nak, place: a.place.At, denied: a.place.Denied,
-		noTask: a.noTask, unasked: a.d.hasUser && v.delay > maxNak}, a.err
+	return mulligan.Grant{Now: a.now, Deadline: a.d.deadline, Nak: a.nak, Place: a.place.At, Denied: a.place.Denied,
+		NoTask: a.noTask, Unasked: a.d.hasUser && v.Delay > mulligan.MaxNak}, a.err
 }
 
 // take asks. A retry that comes later than soon asks for its user when it is due:
 // a place taken now for then would let all with one long hint come back together,
 // or push back what is due before them.
 func (a *askOnce) take(ctx context.Context, v verdict) error {
-	soon := v.delay <= maxNak
+	soon := v.Delay <= mulligan.MaxNak
 	a.nak = soon && a.k.naks.take(a.now, a.due, int(a.w.peers.Load()))
 	if err := a.takeTask(ctx, v); err != nil || a.noTask {
 		return err
@@ -70,7 +70,7 @@ func (a *askOnce) takeTask(ctx context.Context, v verdict) error {
 	if ask.Limit == 0 {
 		ask.Limit = mulligan.DefaultTaskRetries
 	}
-	if v.changed != nil {
+	if v.Changed != nil {
 		ask.Retries = 2
 	}
 	granted, err := a.w.tasks.Take(ctx, ask)
@@ -87,13 +87,13 @@ func (a *askOnce) takeTask(ctx context.Context, v verdict) error {
 
 // settle gives back what was taken if it came to something else.
 func (a *askOnce) settle(ctx context.Context, v verdict) {
-	if a.nak && v.verb != nak {
+	if a.nak && v.Verb != nak {
 		a.k.naks.back(a.now, a.due)
 	}
 	a.w.Metrics.NaksWaiting(a.k.Name, a.k.naks.waiting(time.Now()))
-	if a.task.Task != "" && v.verb != nak && v.verb != park && v.verb != deferred {
+	if a.task.Task != "" && v.Verb != nak && v.Verb != park && v.Verb != deferred {
 		if err := a.w.tasks.Back(ctx, a.task); err != nil {
-			a.d.line(a.w.Log.Warn(), string(v.reason), 0).Err(err).Msg("a retry of its task is wasted")
+			a.d.line(a.w.Log.Warn(), string(v.Reason), 0).Err(err).Msg("a retry of its task is wasted")
 		}
 	}
 }

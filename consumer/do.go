@@ -31,7 +31,7 @@ const unrecordedDelay = 5 * time.Second
 func (w *Worker) do(ctx context.Context, d *delivery) {
 	defer w.hand.drop(d)
 	if d.bad != nil {
-		v := verdict{verb: spend, reason: mulligan.Malformed, errType: "malformed", errText: mulligan.ErrorText(d.bad)}
+		v := verdict{Verb: spend, Reason: mulligan.Malformed, ErrorType: "malformed", Error: mulligan.ErrorText(d.bad)}
 		w.report(d, 0, v)
 		w.carryOut(ctx, d, v)
 		return
@@ -42,30 +42,30 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 		delay := unservedDelay/2 + rand.N(unservedDelay)
 		d.line(w.Log.Warn(), "no_handler", delay).Msg("no handler for this kind here; given back")
 		w.Metrics.GivenBack(d.env.Kind, "no_handler")
-		w.carryOut(ctx, d, verdict{verb: nak, due: time.Now().Add(delay)})
+		w.carryOut(ctx, d, verdict{Verb: nak, Due: time.Now().Add(delay)})
 		return
 	}
 	d.payload, d.policy, d.effect = d.env.Fingerprint(), k.Policy, k.Effect
 	d.noKey, d.keyTTL = d.env.Generated && k.Effect.NeedsID(), k.KeyTTL
 	rec := new(mulligan.Record)
-	v := verdict{verb: run}
+	v := verdict{Verb: run}
 	if !d.runsAtOnce(k.Effect, time.Now()) {
 		v, rec = w.admit(ctx, d)
 	}
-	if v.verb == suspect {
+	if v.Verb == suspect {
 		select {
 		case w.suspect <- struct{}{}:
 			defer func() { <-w.suspect }()
 			d.alone = true
 			v, rec = w.admit(ctx, d)
 		default:
-			v = verdict{verb: nak, due: time.Now().Add(unservedDelay)}
+			v = verdict{Verb: nak, Due: time.Now().Add(unservedDelay)}
 		}
 	}
-	if v.verb == askUser {
+	if v.Verb == askUser {
 		v, rec = w.admitUser(ctx, d)
 	}
-	if v.verb == run {
+	if v.Verb == run {
 		v = w.attempt(ctx, k, d, rec)
 	}
 	w.carryOut(ctx, d, v)
@@ -93,7 +93,7 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 	if err != nil {
 		return w.unrecorded(ctx, d, err), new(mulligan.Record)
 	}
-	if decided || v.reason == mulligan.KeyConflict || v.verb == wait {
+	if decided || v.Reason == mulligan.KeyConflict || v.Verb == wait {
 		w.report(d, rec.Attempts, v)
 	}
 	return v, rec
@@ -127,14 +127,14 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	if k.Effect != mulligan.Pure {
 		job.Steps = steps
 	}
-	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: chance{rand.Float64(), rand.Float64()}}
+	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	var result []byte
 	result, e.err = w.call(ctx, k.handler, &job, limit)
 	e.took = time.Since(e.started)
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
-		return verdict{verb: drop}
+		return verdict{Verb: drop}
 	}
 	if e.err != nil && ctx.Err() != nil {
 		if v, ok := w.interrupted(ctx, d, e); ok {
@@ -147,7 +147,7 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	}
 	if k.Effect == mulligan.Pure && !k.KeepResults && rec.State == "" {
 		w.Metrics.Done(k.Name, "")
-		return verdict{verb: ack}
+		return verdict{Verb: ack}
 	}
 	return w.succeed(ctx, d, e, result)
 }
@@ -216,7 +216,7 @@ func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) ver
 		d.now = time.Now()
 		e.facts = d.facts
 		var err error
-		v, store, err = fail(r, e, func(v verdict) (grant, error) { return asked.grant(ctx, v, d.now) })
+		v, store, err = fail(r, e, func(v verdict) (mulligan.Grant, error) { return asked.grant(ctx, v, d.now) })
 		attempts, d.life = r.Attempts, r.Replay
 		return store && err == nil
 	})
@@ -236,11 +236,11 @@ func (w *Worker) unrecorded(ctx context.Context, d *delivery, err error) verdict
 	w.Metrics.LostEvidence(d.env.Kind)
 	d.line(w.Log.Error(), "lost_evidence", 0).Err(err).Msg("the record could not be changed; evidence is lost")
 	if errors.Is(err, dedupe.ErrUnreadable) {
-		v := verdict{verb: spend, reason: mulligan.InDoubt, errType: "unreadable_record", errText: mulligan.ErrorText(err)}
+		v := verdict{Verb: spend, Reason: mulligan.InDoubt, ErrorType: "unreadable_record", Error: mulligan.ErrorText(err)}
 		w.report(d, 0, v)
 		return v
 	}
-	return verdict{verb: nak, due: time.Now().Add(unrecordedDelay)}
+	return verdict{Verb: nak, Due: time.Now().Add(unrecordedDelay)}
 }
 
 // interrupted gives a job back whose handler was ended by the shutdown: it costs
@@ -251,7 +251,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 	if !interruption(e.err) {
 		return v, false
 	}
-	ok, v = true, verdict{verb: nak}
+	ok, v = true, verdict{Verb: nak}
 	if d.again || d.effect != mulligan.Pure {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait/2)
 		defer cancel()
@@ -261,7 +261,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 			case call.behind(r):
 				v = call.standBack(r)
 				return false
-			case d.effect == mulligan.Keyed && !d.marks() && r.FirstCall.IsZero() && !notStarted(e.err) && !r.Ended():
+			case d.effect == mulligan.Keyed && !d.marks() && r.FirstCall.IsZero() && !mulligan.DidNotStart(e.err) && !r.Ended():
 				begin(r, d.facts)
 				r.FirstCall = e.started // the key is with the downstream
 				if own := r.Open(); own != nil && own.Delivery == d.start {
@@ -271,7 +271,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 			case r.Open() == nil || r.Start.Delivery != d.start:
 				return false
 			}
-			if ok = !d.marks() || !d.noKey && (notStarted(e.err) || e.stepped && r.OpenStep() == nil); ok {
+			if ok = !d.marks() || !d.noKey && (mulligan.DidNotStart(e.err) || e.stepped && r.OpenStep() == nil); ok {
 				r.Starts--
 				if d.marks() {
 					r.Starts = 0 // any recorded end clears them

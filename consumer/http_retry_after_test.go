@@ -77,7 +77,7 @@ func TestHTTPHintIsNeverCutToAnEarlierRetry(t *testing.T) {
 	const day = "86400"
 	for _, c := range []struct {
 		name, outcome, seconds string
-		want                   verb
+		want                   mulligan.Verb
 		reason                 mulligan.Reason
 	}{
 		{"a retry after two days waits for two days", "transient", "172800", park, ""},
@@ -89,13 +89,13 @@ func TestHTTPHintIsNeverCutToAnEarlierRetry(t *testing.T) {
 		{"a snooze for longer than a number holds is past the deadline", "snooze", day + strings.Repeat("0", 400), spend, mulligan.Expired},
 	} {
 		h := http.Header{"Mulligan-Outcome": {c.outcome}, "Retry-After": {c.seconds}}
-		v := judge(longest, attempt{Number: 1}, httpMeaning(503, h, nil, now), chance{}).under(grant{now: now, deadline: deadline, nak: true})
-		if v.verb != c.want || v.reason != c.reason {
-			t.Errorf("%s: got %s %q, want %s %q", c.name, v.verb, v.reason, c.want, c.reason)
+		v := longest.Judge(mulligan.Ended{Number: 1}, httpMeaning(503, h, nil, now), mulligan.Chance{}).Under(mulligan.Grant{Now: now, Deadline: deadline, Nak: true})
+		if v.Verb != c.want || v.Reason != c.reason {
+			t.Errorf("%s: got %s %q, want %s %q", c.name, v.Verb, v.Reason, c.want, c.reason)
 		}
 		seconds, _ := strconv.Atoi(c.seconds)
-		if hint := time.Duration(seconds) * time.Second; v.verb != spend && v.due.Before(now.Add(hint)) {
-			t.Errorf("%s: it is due at %v, before the hint of %v is over", c.name, v.due, hint)
+		if hint := time.Duration(seconds) * time.Second; v.Verb != spend && v.Due.Before(now.Add(hint)) {
+			t.Errorf("%s: it is due at %v, before the hint of %v is over", c.name, v.Due, hint)
 		}
 	}
 }

@@ -19,20 +19,20 @@ import (
 // which is recognised by its id; the other order loses the job.
 func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 	ctx = context.WithoutCancel(ctx) // what is decided is carried out, also at shutdown
-	switch v.verb {
+	switch v.Verb {
 	case ack:
 		if err := call.Err(ctx, "ack", func() error { return d.msg.Ack() }); err != nil {
 			w.unmoved(d, v, err)
 		}
 	case nak:
 		msg := w.hand.release(d)
-		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, time.Until(v.due)) }); err != nil {
+		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, time.Until(v.Due)) }); err != nil {
 			w.unmoved(d, v, err)
 		}
 	case park, deferred:
-		w.move(ctx, d, v, w.parked(d, "park:", v.due))
+		w.move(ctx, d, v, w.parked(d, "park:", v.Due))
 	case wait:
-		w.move(ctx, d, v, w.parked(d, "wait:", v.due))
+		w.move(ctx, d, v, w.parked(d, "wait:", v.Due))
 	case drop:
 	case spend:
 		w.move(ctx, d, v, w.spent(d, v, "spend:"))
@@ -82,7 +82,7 @@ func (d *delivery) moveID() string {
 // spent is the message that hands the job to the schedulers.
 func (w *Worker) spent(d *delivery, v verdict, move string) successor {
 	subject := mulligan.Subject(w.Topology.SpentRoot(), d.env.Kind, mulligan.SafeToken(d.env.Token))
-	m := mulligan.Move{Verb: mulligan.Spend, Reason: v.reason, ErrorType: v.errType, Error: v.errText}
+	m := mulligan.Move{Verb: mulligan.Spend, Reason: v.Reason, ErrorType: v.ErrorType, Error: v.Error}
 	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + d.moveID())}}
 }
 
@@ -91,14 +91,14 @@ func (w *Worker) spent(d *delivery, v verdict, move string) successor {
 // back by itself, and whoever gets it finishes the move.
 func (w *Worker) move(ctx context.Context, d *delivery, v verdict, s successor) {
 	err := stubborn(ctx, func(ctx context.Context) error {
-		return call.Err(ctx, string(v.verb)+".publish", func() error {
+		return call.Err(ctx, string(v.Verb)+".publish", func() error {
 			_, err := w.js.PublishMsg(ctx, s.msg, s.opts...)
 			return err
 		})
 	})
 	if err == nil {
 		err = stubborn(ctx, func(ctx context.Context) error {
-			return call.Err(ctx, string(v.verb)+".ack", func() error { return d.msg.AckSync(nats.Context(ctx)) })
+			return call.Err(ctx, string(v.Verb)+".ack", func() error { return d.msg.AckSync(nats.Context(ctx)) })
 		})
 	}
 	if err != nil {
@@ -130,7 +130,7 @@ func within(ctx context.Context, d time.Duration, do func(context.Context) error
 }
 
 func (w *Worker) unmoved(d *delivery, v verdict, err error) {
-	d.line(w.Log.Error(), string(v.reason), 0).Err(err).Str("verb", string(v.verb)).
+	d.line(w.Log.Error(), string(v.Reason), 0).Err(err).Str("verb", string(v.Verb)).
 		Msg("move interrupted; the message comes back and the move is finished then")
 }
 
@@ -148,34 +148,34 @@ func durableAddress(address string) string {
 // report says what was decided about a job: one log line, one count, one event.
 func (w *Worker) report(d *delivery, attempt int, v verdict) {
 	kind := d.env.Kind
-	reason, delay := string(v.reason), time.Duration(0)
+	reason, delay := string(v.Reason), time.Duration(0)
 	if reason == "" {
-		reason = v.errType
+		reason = v.ErrorType
 	}
-	if !v.due.IsZero() && v.verb != spend {
-		delay = time.Until(v.due)
+	if !v.Due.IsZero() && v.Verb != spend {
+		delay = time.Until(v.Due)
 	}
 	what := ""
-	switch v.verb {
+	switch v.Verb {
 	case nak, park:
-		if v.reason == mulligan.InProgress {
+		if v.Reason == mulligan.InProgress {
 			return // its attempt is over, and it only waits to see what becomes of the other
 		}
 		what = mulligan.EventRetry
-		w.Metrics.Retry(kind, v.errType, mulligan.Verb(v.verb))
+		w.Metrics.Retry(kind, v.ErrorType, v.Verb)
 	case deferred, wait:
 		what = mulligan.EventDeferred
-		w.Metrics.Deferred(kind, v.reason)
+		w.Metrics.Deferred(kind, v.Reason)
 	case spend:
 		what = mulligan.EventSpent
-		w.Metrics.Spent(kind, v.reason)
+		w.Metrics.Spent(kind, v.Reason)
 	default:
 		return
 	}
 	d.tries = attempt
-	d.line(w.Log.Info(), reason, delay).Str("verb", string(v.verb)).Str("error", v.errText).Msg(what)
-	w.tell(d, mulligan.Event{Event: what, Attempt: attempt, Verb: mulligan.Verb(v.verb), Reason: v.reason, Delay: delay,
-		ErrorType: v.errType, Error: v.errText})
+	d.line(w.Log.Info(), reason, delay).Str("verb", string(v.Verb)).Str("error", v.Error).Msg(what)
+	w.tell(d, mulligan.Event{Event: what, Attempt: attempt, Verb: v.Verb, Reason: v.Reason, Delay: delay,
+		ErrorType: v.ErrorType, Error: v.Error})
 }
 
 // line begins a log line about the job: each has these fields.

@@ -31,7 +31,7 @@ func TestAdmitOnce(t *testing.T) {
 		name   string
 		rec    mulligan.Record
 		with   func(*facts)
-		verb   verb
+		verb   mulligan.Verb
 		reason mulligan.Reason
 		store  bool
 		starts int
@@ -57,10 +57,10 @@ func TestAdmitOnce(t *testing.T) {
 				tt.with(&f)
 			}
 			v, store := admit(&r, f)
-			if v.verb != tt.verb || v.reason != tt.reason || store != tt.store || r.Starts != tt.starts {
-				t.Errorf("admit = %s %q, store %v, %d starts; want %s %q, store %v, %d starts", v.verb, v.reason, store, r.Starts, tt.verb, tt.reason, tt.store, tt.starts)
+			if v.Verb != tt.verb || v.Reason != tt.reason || store != tt.store || r.Starts != tt.starts {
+				t.Errorf("admit = %s %q, store %v, %d starts; want %s %q, store %v, %d starts", v.Verb, v.Reason, store, r.Starts, tt.verb, tt.reason, tt.store, tt.starts)
 			}
-			if v.verb == spend && (r.Attempts != 1 || r.Last().Reason != tt.reason || r.Last().ErrorType != "no_end") {
+			if v.Verb == spend && (r.Attempts != 1 || r.Last().Reason != tt.reason || r.Last().ErrorType != "no_end") {
 				t.Errorf("what is known is not in the history: %+v", r)
 			}
 		})
@@ -68,7 +68,7 @@ func TestAdmitOnce(t *testing.T) {
 }
 
 func TestJudgeOnce(t *testing.T) {
-	once := attempt{Number: 1, Effect: mulligan.Once, Tried: []mulligan.Fingerprint{published}}
+	once := mulligan.Ended{Number: 1, Effect: mulligan.Once, Tried: []mulligan.Fingerprint{published}}
 	last, stepped, within, keyless := once, once, once, once
 	last.Number = 4
 	stepped.Stepped = true
@@ -77,9 +77,9 @@ func TestJudgeOnce(t *testing.T) {
 	refused := fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
 	for _, tt := range []struct {
 		name   string
-		a      attempt
+		a      mulligan.Ended
 		err    error
-		verb   verb
+		verb   mulligan.Verb
 		reason mulligan.Reason
 	}{
 		{"a failure leaves doubt", once, errFlaky, spend, mulligan.InDoubt},
@@ -102,9 +102,9 @@ func TestJudgeOnce(t *testing.T) {
 		{"not even if it certainly did not happen", keyless, mulligan.NotStarted(errFlaky), spend, mulligan.NoKey},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := judge(policy(), tt.a, tt.err, chance{u: 0.5, v: 0.5})
-			if got.verb != tt.verb || got.reason != tt.reason {
-				t.Errorf("judge(%+v, %v) = %s %s, want %s %s", tt.a, tt.err, got.verb, got.reason, tt.verb, tt.reason)
+			got := policy().Judge(tt.a, tt.err, mulligan.Chance{U: 0.5, V: 0.5})
+			if got.Verb != tt.verb || got.Reason != tt.reason {
+				t.Errorf("Judge(%+v, %v) = %s %s, want %s %s", tt.a, tt.err, got.Verb, got.Reason, tt.verb, tt.reason)
 			}
 		})
 	}
@@ -113,36 +113,36 @@ func TestJudgeOnce(t *testing.T) {
 // A once job whose worker was slow: it was redelivered, found in doubt, and only
 // then the first run ends.
 func TestALateEndOfAOnceJob(t *testing.T) {
-	late := ending{facts: message(), run: "r1", started: noon, took: time.Minute, chance: chance{0.5, 0.5}}
+	late := ending{facts: message(), run: "r1", started: noon, took: time.Minute, chance: mulligan.Chance{U: 0.5, V: 0.5}}
 	late.effect = mulligan.Once
 	doubted := func(t *testing.T) mulligan.Record {
 		t.Helper()
 		var r mulligan.Record
-		if v, _ := admit(&r, late.facts); v.verb != run {
+		if v, _ := admit(&r, late.facts); v.Verb != run {
 			t.Fatal(v)
 		}
 		second := late.facts
 		second.again, second.start = true, "s2"
-		if v, _ := admit(&r, second); v.reason != mulligan.InDoubt {
+		if v, _ := admit(&r, second); v.Reason != mulligan.InDoubt {
 			t.Fatal(v)
 		}
 		return r
 	}
-	nobody := func(v verdict) (grant, error) {
+	nobody := func(v verdict) (mulligan.Grant, error) {
 		t.Errorf("a budget was asked for %+v", v)
-		return grant{}, errors.New("asked")
+		return mulligan.Grant{}, errors.New("asked")
 	}
 	t.Run("a success settles the doubt and counts once", func(t *testing.T) {
 		r := doubted(t)
 		v, store := succeed(&r, late, []byte("sent"))
-		if v.verb != ack || !store || r.State != mulligan.Done || r.Reason != "" || r.Attempts != 1 || len(r.History) != 1 || r.Last().ErrorType != "" {
+		if v.Verb != ack || !store || r.State != mulligan.Done || r.Reason != "" || r.Attempts != 1 || len(r.History) != 1 || r.Last().ErrorType != "" {
 			t.Errorf("%+v, store %v, record %+v", v, store, r)
 		}
 	})
 	t.Run("over a letter it has the scheduler take that back", func(t *testing.T) {
 		r := doubted(t)
 		r.State = mulligan.Dead
-		if v, _ := succeed(&r, late, []byte("sent")); v.verb != settle || v.reason != mulligan.InDoubt || r.State != mulligan.Done {
+		if v, _ := succeed(&r, late, []byte("sent")); v.Verb != settle || v.Reason != mulligan.InDoubt || r.State != mulligan.Done {
 			t.Errorf("%+v, record %+v", v, r)
 		}
 	})
@@ -151,7 +151,7 @@ func TestALateEndOfAOnceJob(t *testing.T) {
 		late := late
 		late.err = mulligan.NotStarted(errFlaky)
 		v, store, err := fail(&r, late, nobody)
-		if err != nil || v.verb != spend || v.reason != mulligan.InDoubt || !store || r.State != mulligan.Spent || r.Attempts != 1 || len(r.History) != 1 || !r.Last().NotStarted || r.Open() != nil {
+		if err != nil || v.Verb != spend || v.Reason != mulligan.InDoubt || !store || r.State != mulligan.Spent || r.Attempts != 1 || len(r.History) != 1 || !r.Last().NotStarted || r.Open() != nil {
 			t.Errorf("%+v, store %v, record %+v", v, store, r)
 		}
 	})
@@ -160,7 +160,7 @@ func TestALateEndOfAOnceJob(t *testing.T) {
 		late := late
 		late.err = errFlaky
 		for range 2 { // the answer to the first write was lost
-			if v, _, err := fail(&r, late, nobody); err != nil || v.verb != nak || v.reason != mulligan.InProgress || r.Open() == nil || len(r.History) != 1 {
+			if v, _, err := fail(&r, late, nobody); err != nil || v.Verb != nak || v.Reason != mulligan.InProgress || r.Open() == nil || len(r.History) != 1 {
 				t.Errorf("%+v, record %+v", v, r)
 			}
 		}
@@ -170,7 +170,7 @@ func TestALateEndOfAOnceJob(t *testing.T) {
 		late := late
 		late.err = errFlaky
 		for range 2 {
-			if v, _, err := fail(&r, late, nobody); err != nil || v.verb != drop || r.Open() == nil {
+			if v, _, err := fail(&r, late, nobody); err != nil || v.Verb != drop || r.Open() == nil {
 				t.Errorf("%+v, record %+v", v, r)
 			}
 		}

@@ -57,6 +57,6 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 	result, err := new(Worker).call(ctx, h, &job, k.Policy.Timeout)
 	e := ending{facts: facts{effect: k.Effect}, took: time.Since(started)}
 	e.stepped, _ = kept.used()
-	v := judge(k.Policy, e.attempt(&kept.rec, job.Attempt), err, chance{u: 0.5, v: 0.5})
-	return Rehearsal{Verb: string(v.verb), Reason: v.reason, Delay: v.delay, Changed: v.changed, Result: result, Err: err, ErrorType: v.errType, Steps: job.Steps}, nil
+	v := k.Policy.Judge(e.attempt(&kept.rec, job.Attempt), err, mulligan.Chance{U: 0.5, V: 0.5})
+	return Rehearsal{Verb: string(v.Verb), Reason: v.Reason, Delay: v.Delay, Changed: v.Changed, Result: result, Err: err, ErrorType: v.ErrorType, Steps: job.Steps}, nil
 }

@@ -17,11 +17,11 @@ type ending struct {
 	started time.Time
 	took    time.Duration
 	err     error
-	chance  chance
+	chance  mulligan.Chance
 }
 
 // asker asks the budgets for a retry that the rules would make.
-type asker func(v verdict) (grant, error)
+type asker func(v verdict) (mulligan.Grant, error)
 
 // fail notes a failed attempt in the record of its key and decides what becomes
 // of the message. Only for a retry does it ask the budgets. When the record has
@@ -36,17 +36,17 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	}
 	switch {
 	case r.State == mulligan.Done && r.Payload == e.payload:
-		return verdict{verb: ack}, false, nil
+		return verdict{Verb: ack}, false, nil
 	case r.State != "" && r.Payload != e.payload:
-		return verdict{verb: spend, reason: mulligan.KeyConflict, errText: "the key belongs to another payload"}, false, nil
+		return verdict{Verb: spend, Reason: mulligan.KeyConflict, Error: "the key belongs to another payload"}, false, nil
 	}
 	begin(r, e.facts)
 	number := e.ends(r)
-	v = judge(e.policy, e.attempt(r, number), e.err, e.chance)
-	if r.FirstCall.IsZero() && e.effect != mulligan.Pure && !notStarted(e.err) && v.reason != mulligan.Snoozed {
+	v = e.policy.Judge(e.attempt(r, number), e.err, e.chance)
+	if r.FirstCall.IsZero() && e.effect != mulligan.Pure && !mulligan.DidNotStart(e.err) && v.Reason != mulligan.Snoozed {
 		r.FirstCall = e.started
 	}
-	if v.verb != deferred { // a snooze is not an attempt
+	if v.Verb != deferred { // a snooze is not an attempt
 		r.Attempts, r.Spent = max(r.Attempts, number), r.Spent+e.took
 	}
 	switch {
@@ -62,14 +62,14 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	if err != nil {
 		return v, false, err
 	}
-	v = v.under(g)
+	v = v.Under(g)
 	r.Note(e.entry(r, v))
-	if v.verb != spend && v.reason != mulligan.Snoozed {
-		r.Spent += v.delay
+	if v.Verb != spend && v.Reason != mulligan.Snoozed {
+		r.Spent += v.Delay
 	}
-	if v.changed != nil {
-		r.Changed = v.changed
-		r.Changes = append(r.Changes, mulligan.FingerprintOf(v.changed))
+	if v.Changed != nil {
+		r.Changed = v.Changed
+		r.Changes = append(r.Changes, mulligan.FingerprintOf(v.Changed))
 	}
 	return decide(r, e.facts, v), true, nil
 }
@@ -85,9 +85,9 @@ func (e ending) behind(r *mulligan.Record) bool {
 // of the older delivery would take the message out of the other's hands.
 func (e ending) standBack(r *mulligan.Record) verdict {
 	if r.Start.Address == e.address {
-		return verdict{verb: drop}
+		return verdict{Verb: drop}
 	}
-	return verdict{verb: nak, reason: mulligan.InProgress, due: e.now.Add(minSnooze)}
+	return verdict{Verb: nak, Reason: mulligan.InProgress, Due: e.now.Add(shortWait)}
 }
 
 // ends takes the call's own start back and returns its number. Another's start
@@ -106,9 +106,9 @@ func (e ending) ends(r *mulligan.Record) (number int) {
 	return number
 }
 
-// attempt is the call as judge sees it.
-func (e ending) attempt(r *mulligan.Record, number int) attempt {
-	a := attempt{Number: number, Spent: r.Spent + e.took, Effect: e.effect, NoKey: e.noKey, Stepped: e.stepped, Tried: tried(r)}
+// attempt is the call as the rules see it.
+func (e ending) attempt(r *mulligan.Record, number int) mulligan.Ended {
+	a := mulligan.Ended{Number: number, Spent: r.Spent + e.took, Effect: e.effect, NoKey: e.noKey, Stepped: e.stepped, Tried: tried(r)}
 	if s := r.OpenStep(); s != nil {
 		a.OpenStep = s.Name
 	}
@@ -119,21 +119,21 @@ func (e ending) attempt(r *mulligan.Record, number int) attempt {
 // other end. The verdict is to acknowledge the message, or, where there may be a
 // dead letter of the key, to have a scheduler take it back.
 func succeed(r *mulligan.Record, e ending, result []byte) (v verdict, store bool) {
-	v = verdict{verb: ack}
+	v = verdict{Verb: ack}
 	if r.State == mulligan.Done || r.State != "" && r.Payload != e.payload {
 		return v, false
 	}
 	if r.State == mulligan.Dead || r.Replay != "" { // of a replayed key an older letter may be left
 		r.Letter = true
-		v = verdict{verb: settle, reason: r.Reason}
-		if v.reason == "" { // the scheduler goes by the record, which says done
-			v.reason = mulligan.InDoubt
+		v = verdict{Verb: settle, Reason: r.Reason}
+		if v.Reason == "" { // the scheduler goes by the record, which says done
+			v.Reason = mulligan.InDoubt
 		}
 	}
 	begin(r, e.facts)
 	r.Attempts = max(r.Attempts, e.ends(r))
 	r.Spent += e.took
-	r.Note(e.entry(r, verdict{verb: ack}))
+	r.Note(e.entry(r, verdict{Verb: ack}))
 	r.State, r.Reason, r.Starts, r.Move, r.Changed = mulligan.Done, "", 0, nil, nil
 	r.Result = mulligan.NewResult(result, e.started.Add(e.took)).Within(e.limit - kept(r))
 	return v, true
@@ -151,15 +151,15 @@ func kept(r *mulligan.Record) (n int) {
 
 // entry is what the history says of this call.
 func (e ending) entry(r *mulligan.Record, v verdict) mulligan.Attempt {
-	a := mulligan.Attempt{Number: r.Attempts, Run: e.run, At: e.started, Took: e.took, Reason: v.reason, Delay: v.delay}
-	if v.verb != ack {
-		a.Verb, a.ErrorType, a.Error, a.NotStarted = mulligan.Verb(v.verb), v.errType, v.errText, notStarted(e.err)
+	a := mulligan.Attempt{Number: r.Attempts, Run: e.run, At: e.started, Took: e.took, Reason: v.Reason, Delay: v.Delay}
+	if v.Verb != ack {
+		a.Verb, a.ErrorType, a.Error, a.NotStarted = v.Verb, v.ErrorType, v.Error, mulligan.DidNotStart(e.err)
 	}
-	if v.changed != nil {
-		a.Change = mergePatch(e.input, v.changed)
+	if v.Changed != nil {
+		a.Change = mergePatch(e.input, v.Changed)
 	}
-	if v.verb == deferred {
-		a.Delay = v.due.Sub(e.now)
+	if v.Verb == deferred {
+		a.Delay = v.Due.Sub(e.now)
 	}
 	return a
 }
@@ -167,14 +167,14 @@ func (e ending) entry(r *mulligan.Record, v verdict) mulligan.Attempt {
 // remembered is the verdict that was noted with an attempt.
 func remembered(r *mulligan.Record, a *mulligan.Attempt) verdict {
 	if r.State == mulligan.Done {
-		return verdict{verb: ack}
+		return verdict{Verb: ack}
 	}
 	if r.State == mulligan.Spent || r.State == mulligan.Dead {
 		return ended(r)
 	}
-	v := verdict{verb: verb(a.Verb), reason: a.Reason, delay: a.Delay, errType: a.ErrorType, errText: a.Error}
+	v := verdict{Verb: a.Verb, Reason: a.Reason, Delay: a.Delay, ErrorType: a.ErrorType, Error: a.Error}
 	if r.Move != nil {
-		v.due = r.Move.Due
+		v.Due = r.Move.Due
 	}
 	return v
 }

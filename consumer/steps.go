@@ -117,7 +117,7 @@ func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mu
 // Fail lets a step begin anew whose effect certainly did not happen, if it was
 // this attempt that began it.
 func (s *steps) Fail(ctx context.Context, name string, cause error) error {
-	if s.effect != mulligan.Once || !notStarted(cause) {
+	if s.effect != mulligan.Once || !mulligan.DidNotStart(cause) {
 		return cause
 	}
 	s.mu.Lock()

@@ -3,7 +3,7 @@
 // acknowledged only when its work is done, its successor is stored, or the
 // record of its key says that it is done with this payload.
 //
-// Reading order: Worker.Run, lane.run, Worker.do, admit, judge, fail, carryOut.
+// Reading order: Worker.Run, lane.run, Worker.do, admit, fail, mulligan.Policy.Judge, carryOut.
 package consumer
 
 import (

@@ -1,0 +1,114 @@
+package mulligan_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+var (
+	errFlaky  = errors.New("flaky")
+	published = mulligan.FingerprintOf([]byte("published"))
+)
+
+func policy() mulligan.Policy {
+	p, err := mulligan.Policy{}.Normal()
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+func TestJudge(t *testing.T) {
+	const ms = time.Millisecond
+	changed := func(s string) error { return mulligan.Changed([]byte(s), errFlaky) }
+	pure := mulligan.Ended{Number: 1, Effect: mulligan.Pure, Tried: []mulligan.Fingerprint{published}}
+	keyed := mulligan.Ended{Number: 1, Effect: mulligan.Keyed, Tried: []mulligan.Fingerprint{published}}
+	at := func(n int, spent time.Duration) mulligan.Ended {
+		return mulligan.Ended{Number: n, Spent: spent, Effect: mulligan.Pure, Tried: []mulligan.Fingerprint{published}}
+	}
+	twice := pure
+	twice.Tried = append(twice.Tried, mulligan.FingerprintOf([]byte("b")), mulligan.FingerprintOf([]byte("c")))
+	for _, tt := range []struct {
+		name   string
+		a      mulligan.Ended
+		err    error
+		verb   mulligan.Verb
+		reason mulligan.Reason
+		delay  time.Duration
+	}{
+		{"no error is acknowledged", pure, nil, mulligan.Ack, "", 0},
+		{"a transient error is retried after the first delay", pure, errFlaky, mulligan.Retry, "", 100 * ms},
+		{"each retry doubles the delay", at(3, 0), errFlaky, mulligan.Retry, "", 400 * ms},
+		{"the last attempt is spent", at(4, 0), errFlaky, mulligan.Spend, mulligan.AttemptsExhausted, 0},
+		{"one beyond the last is spent too", at(5, 0), errFlaky, mulligan.Spend, mulligan.AttemptsExhausted, 0},
+		{"a permanent error is not retried", pure, mulligan.Permanent(errFlaky), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"permanent wins over a hint", pure, mulligan.Permanent(mulligan.After(time.Second, errFlaky)), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"a retry that would start after the total time is not planned", at(2, 9900*ms), errFlaky, mulligan.Spend, mulligan.TimeExhausted, 0},
+		{"a retry within the total time is planned", at(2, 9700*ms), errFlaky, mulligan.Retry, "", 200 * ms},
+		{"a throttled call without a hint waits a second and its spread", pure, mulligan.After(0, errFlaky), mulligan.Retry, "", 1250 * ms},
+		{"a hint is a lower bound", pure, mulligan.After(3*time.Second, errFlaky), mulligan.Retry, "", 3250 * ms},
+		{"a hint beyond the total time ends the job at once", pure, mulligan.After(time.Minute, errFlaky), mulligan.Spend, mulligan.TimeExhausted, 0},
+		{"unusable output is not produced again", pure, mulligan.Unusable(errFlaky), mulligan.Spend, mulligan.NoChange, 0},
+		{"a changed payload is tried", pure, changed("b"), mulligan.Retry, "", 100 * ms},
+		{"the published payload is no change", pure, changed("published"), mulligan.Spend, mulligan.NoChange, 0},
+		{"a third change is refused", twice, changed("d"), mulligan.Spend, mulligan.AttemptsExhausted, 0},
+		{"a payload tried before is no change", twice, changed("b"), mulligan.Spend, mulligan.NoChange, 0},
+		{"a change after a possible effect is refused", keyed, changed("b"), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"a change is fine when the effect certainly did not happen", keyed, mulligan.NotStarted(changed("b")), mulligan.Retry, "", 100 * ms},
+		{"unusable output with a change is tried with it", pure, mulligan.Unusable(changed("b")), mulligan.Retry, "", 100 * ms},
+		{"a change too large to record is refused", pure, mulligan.Changed(make([]byte, mulligan.MaxChanged+1), errFlaky), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"a snooze is deferred without a look at the attempts", at(4, 0), mulligan.Snooze(time.Hour), mulligan.Defer, mulligan.Snoozed, time.Hour},
+		{"a panic is like any failure", pure, mulligan.Typed("panic", errFlaky), mulligan.Retry, "", 100 * ms},
+		{"an effect not begun is retried", keyed, mulligan.NotStarted(errFlaky), mulligan.Retry, "", 100 * ms},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := policy().Judge(tt.a, tt.err, mulligan.Chance{U: 0.5, V: 0.5})
+			if got.Verb != tt.verb || got.Reason != tt.reason || got.Delay != tt.delay {
+				t.Errorf("Judge(%+v, %v) = %s %s %v, want %s %s %v", tt.a, tt.err, got.Verb, got.Reason, got.Delay, tt.verb, tt.reason, tt.delay)
+			}
+			if got.Verb == mulligan.Spend && got.Changed != nil {
+				t.Error("a spent job keeps a changed payload")
+			}
+		})
+	}
+}
+
+func TestUnder(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	soon, later := mulligan.Verdict{Verb: mulligan.Retry, Delay: time.Second}, mulligan.Verdict{Verb: mulligan.Retry, Delay: 3 * time.Second}
+	snooze := mulligan.Verdict{Verb: mulligan.Defer, Reason: mulligan.Snoozed, Delay: time.Hour}
+	in := func(d time.Duration) time.Time { return now.Add(d) }
+	for _, tt := range []struct {
+		name   string
+		v      mulligan.Verdict
+		g      mulligan.Grant
+		verb   mulligan.Verb
+		reason mulligan.Reason
+		due    time.Time
+	}{
+		{"a short retry with room is a nak", soon, mulligan.Grant{Nak: true, Deadline: in(time.Hour)}, mulligan.Nak, "", in(time.Second)},
+		{"a short retry without room is parked", soon, mulligan.Grant{Deadline: in(time.Hour)}, mulligan.Park, "", in(time.Second)},
+		{"a long retry is parked", later, mulligan.Grant{Nak: true, Deadline: in(time.Hour)}, mulligan.Park, "", in(3 * time.Second)},
+		{"a retry at the deadline is not planned", soon, mulligan.Grant{Nak: true, Deadline: in(time.Second)}, mulligan.Spend, mulligan.Expired, in(time.Second)},
+		{"a user's later place is kept", soon, mulligan.Grant{Nak: true, Deadline: in(time.Hour), Place: in(time.Minute)}, mulligan.Defer, mulligan.UserBudget, in(time.Minute)},
+		{"a user's place before the retry is due changes nothing", soon, mulligan.Grant{Nak: true, Deadline: in(time.Hour), Place: in(time.Second)}, mulligan.Nak, "", in(time.Second)},
+		{"a retry whose user is asked later is parked", later, mulligan.Grant{Deadline: in(time.Hour), Unasked: true}, mulligan.Park, "", in(3 * time.Second)},
+		{"no place before the deadline ends the job", soon, mulligan.Grant{Nak: true, Deadline: in(time.Hour), Denied: true}, mulligan.Spend, mulligan.UserBudget, in(time.Second)},
+		{"no retry left for the task ends the job", soon, mulligan.Grant{Nak: true, Deadline: in(time.Hour), NoTask: true}, mulligan.Spend, mulligan.TaskBudget, in(time.Second)},
+		{"a snooze is parked", snooze, mulligan.Grant{Deadline: in(2 * time.Hour)}, mulligan.Defer, mulligan.Snoozed, in(time.Hour)},
+		{"a snooze past the deadline ends the job", snooze, mulligan.Grant{Deadline: in(time.Minute)}, mulligan.Spend, mulligan.Expired, in(time.Hour)},
+		{"what is spent stays spent", mulligan.Verdict{Verb: mulligan.Spend, Reason: mulligan.NoChange}, mulligan.Grant{}, mulligan.Spend, mulligan.NoChange, time.Time{}},
+		{"what is done stays done", mulligan.Verdict{Verb: mulligan.Ack}, mulligan.Grant{Denied: true}, mulligan.Ack, "", time.Time{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.g.Now = now
+			got := tt.v.Under(tt.g)
+			if got.Verb != tt.verb || got.Reason != tt.reason || !got.Due.Equal(tt.due) {
+				t.Errorf("%+v under %+v = %s %s %v, want %s %s %v", tt.v, tt.g, got.Verb, got.Reason, got.Due, tt.verb, tt.reason, tt.due)
+			}
+		})
+	}
+}
