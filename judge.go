@@ -39,6 +39,10 @@ type Verdict struct {
 	ErrorType, Error string
 }
 
+// credentialDelay is how long a job waits, before jitter, after the downstream
+// refused the credential. Until then others probe it.
+const credentialDelay = 30 * time.Second
+
 // minSnooze keeps a job that always snoozes from going round and round.
 const minSnooze = time.Second
 
@@ -62,10 +66,14 @@ func (p Policy) Judge(a Ended, err error, c Chance) Verdict {
 		unusable  *UnusableError
 		changed   *ChangedError
 		snooze    *SnoozeError
+		refused   *CredentialError
 	)
 	switch {
 	case errors.As(err, &permanent):
 		return v.spent(PermanentFailure)
+	case errors.As(err, &refused):
+		v.Verb, v.Reason, v.Delay = Defer, Credential, scale(credentialDelay, 0.5+c.U)
+		return v
 	case errors.As(err, &changed):
 		if reason := a.refuses(changed, err); reason != "" {
 			return v.spent(reason)
@@ -111,10 +119,13 @@ func (a Ended) doubts(err error) bool {
 }
 
 // DidNotStart reports whether err says that the effect certainly did not happen:
-// by [NotStarted], or because the connection was refused.
+// by [NotStarted], or because the connection or the credential was refused.
 func DidNotStart(err error) bool {
-	var said *NotStartedError
-	return errors.As(err, &said) || errors.Is(err, syscall.ECONNREFUSED)
+	var (
+		said    *NotStartedError
+		refused *CredentialError
+	)
+	return errors.As(err, &said) || errors.As(err, &refused) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func (v Verdict) spent(why Reason) Verdict {

@@ -61,6 +61,9 @@ func TestJudge(t *testing.T) {
 		{"unusable output with a change is tried with it", pure, mulligan.Unusable(changed("b")), mulligan.Retry, "", 100 * ms},
 		{"a change too large to record is refused", pure, mulligan.Changed(make([]byte, mulligan.MaxChanged+1), errFlaky), mulligan.Spend, mulligan.PermanentFailure, 0},
 		{"a snooze is deferred without a look at the attempts", at(4, 0), mulligan.Snooze(time.Hour), mulligan.Defer, mulligan.Snoozed, time.Hour},
+		{"a refused credential waits without using an attempt", at(4, 0), mulligan.RefusedCredential(errFlaky), mulligan.Defer, mulligan.Credential, 30 * time.Second},
+		{"a job's own credential is permanent", pure, mulligan.Permanent(mulligan.RefusedCredential(errFlaky)), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"a once job whose credential was refused certainly had no effect", mulligan.Ended{Number: 1, Effect: mulligan.Once}, mulligan.RefusedCredential(errFlaky), mulligan.Defer, mulligan.Credential, 30 * time.Second},
 		{"a panic is like any failure", pure, mulligan.Typed("panic", errFlaky), mulligan.Retry, "", 100 * ms},
 		{"an effect not begun is retried", keyed, mulligan.NotStarted(errFlaky), mulligan.Retry, "", 100 * ms},
 	} {

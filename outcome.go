@@ -94,6 +94,22 @@ func (e *NotStartedError) Error() string { return text(e.Err, "not started") }
 // Unwrap returns the failure that was wrapped.
 func (e *NotStartedError) Unwrap() error { return e.Err }
 
+// CredentialError is a refusal of the credential that the call was made with.
+type CredentialError struct{ Err error }
+
+// RefusedCredential says that the downstream does not accept who we say we are,
+// as with 401 and 407. No job is to blame: its downstream is held until a probe
+// is accepted, and the job waits, without having used an attempt, at most until
+// its deadline. Where the credential is the job's own, such as a user's, it is
+// [Permanent] instead.
+func RefusedCredential(err error) error { return &CredentialError{Err: err} }
+
+// Error is the text of the failure.
+func (e *CredentialError) Error() string { return text(e.Err, "credential refused") }
+
+// Unwrap returns the failure that was wrapped.
+func (e *CredentialError) Unwrap() error { return e.Err }
+
 func text(err error, otherwise string) string {
 	if err == nil {
 		return otherwise

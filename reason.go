@@ -28,6 +28,7 @@ const (
 	Snoozed    Reason = "snoozed"     // the handler asked for it
 	InProgress Reason = "in_progress" // another message of the key is running
 	NotYet     Reason = "not_before"  // published to run later
+	Credential Reason = "credential"  // the downstream refused the credential
 )
 
 // SpentReasons lists every reason for which a job is spent.

@@ -1,6 +1,12 @@
 package budget
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+)
 
 // A Result is how a call of a downstream ended, as far as the downstream's
 // budget cares.
@@ -56,6 +62,8 @@ func (r Result) String() string {
 // An Outcome is how a call ended. The zero Outcome is a dropped call's.
 type Outcome struct {
 	Result Result
+	// User is whose call it was, empty for nobody's.
+	User string
 	// Hint is how long the downstream asked to wait (Retry-After), zero if it
 	// did not say. Only that of a throttled call counts.
 	Hint time.Duration
@@ -92,4 +100,37 @@ type State struct {
 	InFlight  int       // calls begun and not ended; may be over a limit that fell
 	Tokens    float64   // retries saved
 	GateUntil time.Time // zero if the downstream did not ask to wait
+}
+
+// OutcomeOf returns how a call ended for its downstream, given what the handler
+// said. What is permanent, or asks for another payload, is the caller's fault;
+// output that is of no use came from a downstream that works; a panic, a snooze
+// and a cancelled context tell nothing.
+func OutcomeOf(err error) Outcome {
+	var (
+		throttled *mulligan.ThrottledError
+		permanent *mulligan.PermanentError
+		changed   *mulligan.ChangedError
+		unusable  *mulligan.UnusableError
+		snooze    *mulligan.SnoozeError
+		refused   *mulligan.CredentialError
+	)
+	what := mulligan.ErrorType(err)
+	switch {
+	case err == nil:
+		return Outcome{Result: Succeeded}
+	case what == "panic", errors.As(err, &snooze), errors.Is(err, context.Canceled):
+		return Outcome{}
+	case errors.As(err, &permanent), errors.As(err, &changed):
+		return Outcome{Result: CallersFault}
+	case errors.As(err, &refused):
+		return Outcome{Result: RefusedCredential}
+	case errors.As(err, &unusable):
+		return Outcome{Result: Succeeded}
+	case errors.As(err, &throttled):
+		return Outcome{Result: Throttled, Hint: throttled.Delay}
+	case what == "timeout":
+		return Outcome{Result: TimedOut}
+	}
+	return Outcome{Result: Failed}
 }

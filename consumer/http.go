@@ -23,6 +23,7 @@ import (
 //
 //   - 2xx: done, the body is the result.
 //   - 429 and 503: throttled.
+//   - 401 and 407: the credential was refused; see [mulligan.RefusedCredential].
 //   - 408, 409, 425, other 5xx but 501 and 505, and no answer at all (refused,
 //     reset, timeout, a name that does not resolve): tried again.
 //   - 422 with the header Mulligan-Retry: changed and a body: tried again with

@@ -13,8 +13,8 @@ import (
 	"github.com/mulligan-queue/mulligan"
 )
 
-// httpWord is what an answer means, in a word. All but httpThrottled are words of the
-// header Mulligan-Outcome.
+// httpWord is what an answer means, in a word. All but httpThrottled and
+// httpCredential are words of the header Mulligan-Outcome.
 type httpWord string
 
 const (
@@ -26,6 +26,7 @@ const (
 	httpSnooze     httpWord = "snooze"
 	httpNotStarted httpWord = "not-started"
 	httpThrottled  httpWord = "throttled"
+	httpCredential httpWord = "credential"
 )
 
 // httpAnswered reads the answer's body and says what the answer means.
@@ -68,6 +69,8 @@ func httpMeaning(status int, h http.Header, body []byte, now time.Time) error {
 		return mulligan.Typed(httpField(h, "Mulligan-Error-Type"), mulligan.Snooze(hint))
 	case httpUnusable:
 		return mulligan.Unusable(err)
+	case httpCredential:
+		return mulligan.RefusedCredential(err)
 	}
 	return mulligan.Permanent(err)
 }
@@ -81,6 +84,8 @@ func httpOutcomeOf(status int, h http.Header) httpWord {
 	switch status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return httpThrottled
+	case http.StatusUnauthorized, http.StatusProxyAuthRequired:
+		return httpCredential
 	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly:
 		return httpTransient
 	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:

@@ -34,10 +34,13 @@ func httpVerdict(err error) string {
 		changed   *mulligan.ChangedError
 		unusable  *mulligan.UnusableError
 		snooze    *mulligan.SnoozeError
+		refused   *mulligan.CredentialError
 	)
 	switch {
 	case err == nil:
 		return "done"
+	case errors.As(err, &refused):
+		return "credential"
 	case errors.As(err, &unusable):
 		return "unusable"
 	case errors.As(err, &snooze):
@@ -78,6 +81,8 @@ func TestHTTPEachStatusHasOneMeaning(t *testing.T) {
 			want, wantType = "done", ""
 		case status == 429, status == 503:
 			want = "after 0s"
+		case status == 401, status == 407:
+			want = "credential"
 		case status == 408, status == 409, status == 425, status >= 500 && status <= 599 && status != 501 && status != 505:
 			want = "transient"
 		case status >= 600:
@@ -122,6 +127,7 @@ func TestHTTPAnswerDecidesTheOutcome(t *testing.T) {
 		{"a changed payload that is too large is refused", 422, []string{"Mulligan-Retry", "changed"}, long, "permanent", "http_422"},
 		{"a job that cannot be processed is refused", 422, nil, "no", "permanent", "http_422"},
 		{"another word than changed is refused", 422, []string{"Mulligan-Retry", "yes"}, "shorter", "permanent", "http_422"},
+		{"a credential that is the job's own is its fault", 401, []string{"Mulligan-Outcome", "permanent"}, "", "permanent", "http_401"},
 		{"only a 422 changes the payload", 400, []string{"Mulligan-Retry", "changed"}, "shorter", "permanent", "http_400"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -36,8 +36,10 @@ func interruption(err error) bool {
 		changed   *mulligan.ChangedError
 		throttled *mulligan.ThrottledError
 		snooze    *mulligan.SnoozeError
+		refused   *mulligan.CredentialError
 	)
-	return !errors.Is(err, mulligan.ErrInDoubt) && !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &changed) && !errors.As(err, &throttled) && !errors.As(err, &snooze)
+	return !errors.Is(err, mulligan.ErrInDoubt) && !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &changed) &&
+		!errors.As(err, &throttled) && !errors.As(err, &snooze) && !errors.As(err, &refused)
 }
 
 // shortWait is for a message whose key is in other hands just now.

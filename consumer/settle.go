@@ -46,6 +46,7 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	if r.FirstCall.IsZero() && e.effect != mulligan.Pure && !mulligan.DidNotStart(e.err) && v.Reason != mulligan.Snoozed {
 		r.FirstCall = e.started
 	}
+	planned := v.Verb == retry
 	if v.Verb != deferred { // a snooze is not an attempt
 		r.Attempts, r.Spent = max(r.Attempts, number), r.Spent+e.took
 	}
@@ -64,8 +65,8 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	}
 	v = v.Under(g)
 	r.Note(e.entry(r, v))
-	if v.Verb != spend && v.Reason != mulligan.Snoozed {
-		r.Spent += v.Delay
+	if planned {
+		r.Spent += v.Delay // none if it was refused
 	}
 	if v.Changed != nil {
 		r.Changed = v.Changed
