@@ -4,12 +4,9 @@ import "time"
 
 // When the breaker trips, and how it comes back.
 const (
-	windowBuckets = 10
-	bucketSpan    = time.Second
-	tripCalls     = 20 // and half of them failing
-	firstOpen     = time.Second
-	maxOpen       = 30 * time.Second
-	probes        = 5
+	firstOpen = time.Second
+	maxOpen   = 30 * time.Second
+	probes    = 5
 )
 
 // A Phase is that of a downstream's breaker.
@@ -62,15 +59,15 @@ func (b *breaker) room() int {
 }
 
 // end takes note of how a call of this generation ended.
-func (b *breaker) end(at time.Duration, r Result) {
+func (b *breaker) end(at time.Duration, o Outcome) {
 	switch {
-	case r == Dropped:
-	case r == RefusedCredential:
+	case o.Result == Dropped:
+	case o.Result == RefusedCredential:
 		b.refused = true
 		b.trip(at)
 	case b.phase == PhaseHalfOpen:
-		b.probed(at, r)
-	case b.window.count(at, r):
+		b.probed(at, o.Result)
+	case b.window.count(at, o):
 		b.trip(at)
 	}
 }
@@ -101,45 +98,4 @@ func (b *breaker) shown() Phase {
 		return PhaseCredential
 	}
 	return b.phase
-}
-
-// window counts calls and how many of them failed over the last seconds.
-type window struct {
-	buckets [windowBuckets]tally
-	sum     tally
-	newest  int64 // which bucket since the beginning
-}
-
-type tally struct{ calls, failing int }
-
-// count adds a call that ended with r, and reports whether there are too many
-// failures now. What is the caller's fault tells nothing about the downstream.
-func (w *window) count(at time.Duration, r Result) bool {
-	if r != Succeeded && !r.failing() {
-		return false
-	}
-	w.roll(int64(at / bucketSpan))
-	b := &w.buckets[w.newest%windowBuckets]
-	b.calls++
-	w.sum.calls++
-	if !r.failing() {
-		return false
-	}
-	b.failing++
-	w.sum.failing++
-	return w.sum.calls >= tripCalls && 2*w.sum.failing >= w.sum.calls
-}
-
-// roll forgets what is older than the window once bucket i is the newest.
-func (w *window) roll(i int64) {
-	if i-w.newest >= windowBuckets {
-		*w = window{newest: i}
-	}
-	for w.newest < i {
-		w.newest++
-		old := &w.buckets[w.newest%windowBuckets]
-		w.sum.calls -= old.calls
-		w.sum.failing -= old.failing
-		*old = tally{}
-	}
 }

@@ -11,11 +11,9 @@ const maxGate = time.Minute
 
 // A Downstream is one worker's budget of calls to a downstream: retry tokens, a
 // breaker, a limit of calls in flight, and a gate for when it asks to wait. It
-// reads no clock and starts nothing: every method is told the time. A time
-// before one that it was told already counts as that one. A Downstream is safe
-// for concurrent use; make one with [NewDownstream].
-//
-// The worker does not ask it yet.
+// reads no clock and starts nothing: every method but [Downstream.Await] is told
+// the time. A time before one that it was told already counts as that one. A
+// Downstream is safe for concurrent use; make one with [NewDownstream].
 type Downstream struct {
 	began time.Time // times inside are counted from here
 
@@ -25,6 +23,7 @@ type Downstream struct {
 	breaker breaker
 	flow    flow
 	gate    time.Duration // closed until then
+	changed chan struct{} // closed when something may be granted that was not; nil if nobody waits
 	calls   []call        // in flight, by the place in their permit
 	free    []int         // places in calls
 	serial  uint64        // of the last call
@@ -62,15 +61,7 @@ func (d *Downstream) Share(now time.Time, workers int) {
 	d.tick(now)
 	d.tokens.advance(d.at)
 	d.tokens.workers = min(max(workers, 1), maxWorkers)
-}
-
-// A Permit is the permission of one call, to be ended exactly once, whatever
-// happens: defer it where the call is made. It may be copied. The zero Permit
-// permits nothing.
-type Permit struct {
-	d      *Downstream
-	place  int
-	serial uint64
+	d.stir()
 }
 
 // Start asks for all that a call needs, and takes all or nothing. retry is the
@@ -115,38 +106,10 @@ func (d *Downstream) begin(retry *Token) Permit {
 	return Permit{d: d, place: place, serial: d.serial}
 }
 
-// End says how the call ended and gives its permits back. After the first, End
-// does nothing. A retry's token is gone with its end, unless it was dropped:
-// then it is held again, to be given back by who knows that the call never ran.
-func (p Permit) End(now time.Time, o Outcome) {
-	if p.d == nil {
-		return
-	}
-	d := p.d
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	c := d.calls[p.place]
-	if c.serial != p.serial {
-		return
-	}
-	d.calls[p.place] = call{}
-	d.free = append(d.free, p.place)
-	d.tick(now)
-	d.flow.all--
-	d.settle(c.token, o.Result)
-	if o.Result == Throttled && o.Hint > 0 {
-		d.gate = max(d.gate, d.at+min(o.Hint, maxGate))
-	}
-	if c.generation == d.breaker.generation { // else it ends late
-		d.flow.current--
-		d.learn(c, o.Result)
-	}
-}
-
 // learn draws what there is to be learnt about the downstream from the end of c.
-func (d *Downstream) learn(c call, r Result) {
-	before := d.breaker.phase
-	d.breaker.end(d.at, r)
+func (d *Downstream) learn(c call, o Outcome) {
+	before, r := d.breaker.phase, o.Result
+	d.breaker.end(d.at, o)
 	switch {
 	case d.breaker.phase == PhaseOpen:
 		d.flow.current = 0 // those in flight will end late

@@ -101,12 +101,17 @@ func (t *Token) After(now time.Time, r Result) {
 	}
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
-	cost := costAfter(r)
-	if t.state != tokenHeld || cost >= t.cost {
-		return
+	if t.state == tokenHeld {
+		t.lower(now, costAfter(r))
 	}
-	t.refund(now, t.cost-cost)
-	t.cost = cost
+}
+
+// lower makes t cost no more than that.
+func (t *Token) lower(now time.Time, cost float64) {
+	if cost < t.cost {
+		t.refund(now, t.cost-cost)
+		t.cost = cost
+	}
 }
 
 // Back gives a held token back: nothing was pulled, or it was no retry after
@@ -132,6 +137,7 @@ func (t *Token) refund(now time.Time, cost float64) {
 	t.d.tick(now)
 	t.d.tokens.advance(t.d.at)
 	t.d.tokens.add(cost)
+	t.d.stir()
 }
 
 // settle is the end of the retry of t, or without a token of a first attempt.

@@ -1,0 +1,59 @@
+package budget
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Await calls ask, with the time of the machine, until it answers with the zero
+// Wait, and sleeps in between: until the time that the answer names, or until a
+// call of d has ended or a token was given back, whichever is first. It returns
+// an error once ctx has ended, with the cause of the last wait.
+func (d *Downstream) Await(ctx context.Context, ask func(now time.Time) Wait) error {
+	for {
+		changed := d.watch()
+		w := ask(time.Now())
+		if w.Why == "" {
+			return nil
+		}
+		if err := w.sleep(ctx, changed); err != nil {
+			return fmt.Errorf("wait for a downstream (%s): %w", w.Why, err)
+		}
+	}
+}
+
+func (w Wait) sleep(ctx context.Context, changed <-chan struct{}) error {
+	var due <-chan time.Time
+	if !w.Until.IsZero() {
+		t := time.NewTimer(time.Until(w.Until))
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-changed:
+	case <-due:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// watch returns a channel that is closed when something may be granted that was
+// not.
+func (d *Downstream) watch() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.changed == nil {
+		d.changed = make(chan struct{})
+	}
+	return d.changed
+}
+
+// stir has all who wait ask again.
+func (d *Downstream) stir() {
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
+}

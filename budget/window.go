@@ -1,0 +1,101 @@
+package budget
+
+import (
+	"hash/fnv"
+	"time"
+)
+
+// When the breaker trips.
+const (
+	windowBuckets = 10
+	bucketSpan    = time.Second
+	tripCalls     = 20 // and half of them failing
+)
+
+// userPlaces is among how many places the users of a window are told apart.
+const userPlaces = 64
+
+// window counts calls and how many of them failed over the last seconds.
+type window struct {
+	buckets [windowBuckets]bucket
+	sum     bucket
+	newest  int64 // which bucket since the beginning
+}
+
+// bucket counts the calls of all, and apart those that are a user's. Users share
+// a place where their hashes say so.
+type bucket struct {
+	all   tally
+	users [userPlaces]tally
+}
+
+type tally struct{ calls, failing uint32 }
+
+func (t *tally) add(u tally) { t.calls, t.failing = t.calls+u.calls, t.failing+u.failing }
+func (t *tally) sub(u tally) { t.calls, t.failing = t.calls-u.calls, t.failing-u.failing }
+
+// count adds a call that ended, and reports whether there are too many failures
+// now. What is the caller's fault tells nothing about the downstream.
+func (w *window) count(at time.Duration, o Outcome) bool {
+	if o.Result != Succeeded && !o.Result.failing() {
+		return false
+	}
+	w.roll(int64(at / bucketSpan))
+	one := tally{calls: 1}
+	if o.Result.failing() {
+		one.failing = 1
+	}
+	for _, b := range []*bucket{&w.sum, &w.buckets[w.newest%windowBuckets]} {
+		b.all.add(one)
+		if o.User != "" {
+			b.users[userPlace(o.User)].add(one)
+		}
+	}
+	return one.failing > 0 && w.sum.fails()
+}
+
+func userPlace(user string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(user)) // never fails
+	return h.Sum32() % userPlaces
+}
+
+// fails reports whether the downstream fails: half of its calls do, and not
+// because of one user among others. For that each user has one voice, however
+// many his calls, and a call of nobody has one too.
+func (b *bucket) fails() bool {
+	if b.all.calls < tripCalls || 2*b.all.failing < b.all.calls {
+		return false
+	}
+	nobodys := b.all
+	voices, failing := 0.0, 0.0
+	for _, u := range b.users {
+		if u.calls > 0 {
+			nobodys.sub(u)
+			voices++
+			failing += float64(u.failing) / float64(u.calls)
+		}
+	}
+	if voices <= 1 && nobodys.calls == 0 {
+		return true
+	}
+	voices += float64(nobodys.calls)
+	failing += float64(nobodys.failing)
+	return 2*failing > voices || voices == float64(nobodys.calls)
+}
+
+// roll forgets what is older than the window once bucket i is the newest.
+func (w *window) roll(i int64) {
+	if i-w.newest >= windowBuckets {
+		*w = window{newest: i}
+	}
+	for w.newest < i {
+		w.newest++
+		old := &w.buckets[w.newest%windowBuckets]
+		w.sum.all.sub(old.all)
+		for p, u := range old.users {
+			w.sum.users[p].sub(u)
+		}
+		*old = bucket{}
+	}
+}
