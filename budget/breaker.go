@@ -35,7 +35,7 @@ type breaker struct {
 	refused    bool          // the credential, by the last call that told
 	until      time.Duration // while open
 	openFor    time.Duration // the last time; zero once closed again
-	good       int           // probes of this generation
+	good, bad  int           // probes of this generation
 	generation uint64
 	window     window
 }
@@ -72,22 +72,28 @@ func (b *breaker) end(at time.Duration, o Outcome) {
 	}
 }
 
-// probed takes note of a probe that the credential was good for.
+// probed takes note of a probe that the credential was good for. More bad ones
+// than good ones open the breaker again: were a single bad one enough, a
+// downstream that fails now and then, which would never have tripped it, would
+// hardly come back once it was open.
 func (b *breaker) probed(at time.Duration, r Result) {
 	b.refused = false
-	if r.failing() {
-		b.trip(at)
-		return
+	if !r.failing() {
+		b.good++
+	} else {
+		b.bad++
 	}
-	b.good++
-	if b.good == probes {
+	switch {
+	case b.bad > b.good:
+		b.trip(at)
+	case b.good == probes:
 		b.phase, b.openFor, b.window = PhaseClosed, 0, window{}
 	}
 }
 
 func (b *breaker) trip(at time.Duration) {
 	b.openFor = min(max(2*b.openFor, firstOpen), maxOpen)
-	b.phase, b.until, b.good = PhaseOpen, at+b.openFor, 0
+	b.phase, b.until, b.good, b.bad = PhaseOpen, at+b.openFor, 0, 0
 	b.generation++
 }
 
