@@ -76,6 +76,13 @@ type Start struct {
 	Stepped bool `json:"stepped,omitempty"`
 }
 
+// Throttled reports whether the downstream asked for fewer calls at the last
+// attempt.
+func (r *Record) Throttled() bool {
+	last := r.Last()
+	return last.Throttled
+}
+
 // Open returns the last start if its end is not recorded, else nil.
 func (r *Record) Open() *Start {
 	if r.Starts == 0 {
@@ -127,6 +134,8 @@ type Attempt struct {
 	Delay     time.Duration `json:"delay_ns,omitempty"`
 	// NotStarted: the effect certainly did not happen.
 	NotStarted bool `json:"not_started,omitempty"`
+	// Throttled: the downstream asked for fewer calls.
+	Throttled bool `json:"throttled,omitempty"`
 	// Change is how the payload of the next attempt differs from this one's, as a
 	// JSON merge patch (RFC 7386), where both are JSON and it is small enough.
 	Change json.RawMessage `json:"change,omitempty"`

@@ -8,22 +8,22 @@ import (
 
 // Await calls ask, with the time of the machine, until it answers with the zero
 // Wait, and sleeps in between: until the time that the answer names, or until a
-// call of d has ended or a token was given back, whichever is first. It returns
-// an error once ctx has ended, with the cause of the last wait.
+// call of d has ended or a token was given back, whichever is first. Once
+// ctx has ended it returns an error, with the cause of the last wait, and asks
+// no more.
 func (d *Downstream) Await(ctx context.Context, ask func(now time.Time) Wait) error {
-	for {
+	var w Wait
+	for ctx.Err() == nil {
 		changed := d.watch()
-		w := ask(time.Now())
-		if w.Why == "" {
+		if w = ask(time.Now()); w.Why == "" {
 			return nil
 		}
-		if err := w.sleep(ctx, changed); err != nil {
-			return fmt.Errorf("wait for a downstream (%s): %w", w.Why, err)
-		}
+		w.sleep(ctx, changed)
 	}
+	return fmt.Errorf("wait for a downstream (%s): %w", w.Why, ctx.Err())
 }
 
-func (w Wait) sleep(ctx context.Context, changed <-chan struct{}) error {
+func (w Wait) sleep(ctx context.Context, changed <-chan struct{}) {
 	var due <-chan time.Time
 	if !w.Until.IsZero() {
 		t := time.NewTimer(time.Until(w.Until))
@@ -34,9 +34,7 @@ func (w Wait) sleep(ctx context.Context, changed <-chan struct{}) error {
 	case <-changed:
 	case <-due:
 	case <-ctx.Done():
-		return ctx.Err()
 	}
-	return nil
 }
 
 // watch returns a channel that is closed when something may be granted that was

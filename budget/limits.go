@@ -14,9 +14,12 @@ type Limits struct {
 	// Floor is how many retries per second all workers together may have
 	// whether or not anything succeeds; default 1.
 	Floor float64
-	// Slots is how many calls may be in flight; default 16.
+	// Slots is how many calls may be in flight; default [DefaultSlots].
 	Slots int
 }
+
+// DefaultSlots is how many calls of a downstream a worker may have in flight.
+const DefaultSlots = 16
 
 const (
 	maxRetries = 1e6 // saved, or per second: more is no limit
@@ -31,7 +34,7 @@ func (l Limits) Normal() (Limits, error) {
 	orDefault(&l.Ratio, 0.1)
 	orDefault(&l.Cap, 10)
 	orDefault(&l.Floor, 1)
-	orDefault(&l.Slots, 16)
+	orDefault(&l.Slots, DefaultSlots)
 	switch { // NaN is between no two numbers
 	case !(l.Ratio > 0 && l.Ratio <= 1):
 		return l, fmt.Errorf("downstream ratio %v is not over 0 and at most 1", l.Ratio)

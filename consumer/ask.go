@@ -9,19 +9,23 @@ import (
 	"github.com/mulligan-queue/mulligan/budget"
 )
 
-// askOnce asks the budgets for one retry: the worker's own permit first, since
-// it can be given back for certain, then the task, then the user. The answer is
+// askOnce asks the budgets for one retry: the worker's own permits first, since
+// they can be given back for certain, then the task, then the user. A retry that
+// is parked needs no token of its downstream yet: one is taken when it is due,
+// before it is pulled. The answer is
 // kept for when the record has to be written again; what came to nothing is given
 // back.
 type askOnce struct {
 	w     *Worker
 	k     handled
 	d     *delivery
+	after budget.Result // how the attempt ended
 	asked bool
 	now   time.Time
 	due   time.Time
 
-	nak    bool           // a place for a nak was taken
+	nak    bool // a place for a nak was taken, and the downstream's token
+	token  *budget.Token
 	task   budget.TaskAsk // taken, if it names a task
 	noTask bool           // the task has no retry left
 	place  budget.Place
@@ -48,7 +52,7 @@ func (a *askOnce) grant(ctx context.Context, v verdict, now time.Time) (mulligan
 // or push back what is due before them.
 func (a *askOnce) take(ctx context.Context, v verdict) error {
 	soon := v.Delay <= mulligan.MaxNak
-	a.nak = soon && a.k.naks.take(a.now, a.due, int(a.w.peers.Load()))
+	a.nak = soon && a.takeNak()
 	if err := a.takeTask(ctx, v); err != nil || a.noTask {
 		return err
 	}
@@ -58,6 +62,17 @@ func (a *askOnce) take(ctx context.Context, v verdict) error {
 	var err error
 	a.place, err = a.w.users.Take(ctx, a.d.env.User, a.due, a.d.deadline)
 	return err
+}
+
+// takeNak takes a place for a nak and a token for the retry, both or none.
+func (a *askOnce) takeNak() bool {
+	if !a.k.naks.take(a.now, a.due, int(a.d.lane.peers.Load())) {
+		return false
+	}
+	if a.token = a.d.lane.takeToken(a.now, a.after); a.token == nil {
+		a.k.naks.back(a.now, a.due)
+	}
+	return a.token != nil
 }
 
 // takeTask asks for a retry of the task; one with a changed payload counts twice.
@@ -89,6 +104,7 @@ func (a *askOnce) takeTask(ctx context.Context, v verdict) error {
 func (a *askOnce) settle(ctx context.Context, v verdict) {
 	if a.nak && v.Verb != nak {
 		a.k.naks.back(a.now, a.due)
+		a.token.Back(a.now)
 	}
 	a.w.Metrics.NaksWaiting(a.k.Name, a.k.naks.waiting(time.Now()))
 	if a.task.Task != "" && v.Verb != nak && v.Verb != park && v.Verb != deferred {

@@ -129,9 +129,11 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	}
 	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
+	d.tell(rec, e.started)
 	var result []byte
 	result, e.err = w.call(ctx, k.handler, &job, limit)
 	e.took = time.Since(e.started)
+	d.permit.End(time.Now(), d.outcome(ctx, e.err, limit < k.Policy.Timeout/2))
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
 		return verdict{Verb: drop}
@@ -209,7 +211,7 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) verdict {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
-	asked := askOnce{w: w, k: k, d: d}
+	asked := askOnce{w: w, k: k, d: d, after: budget.OutcomeOf(e.err).Result}
 	var v verdict
 	attempts := 0
 	err := w.ledger.Update(ctx, "fail", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {

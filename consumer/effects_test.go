@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -559,7 +560,7 @@ func TestTheJobsOfATaskShareItsRetries(t *testing.T) {
 			f.publish(t, mulligan.Job{ID: fmt.Sprint("run-7-", i), Task: "run 7"}, mulligan.Job{ID: fmt.Sprint("run-8-", i), Task: "run 8", TaskRetries: 12})
 		}
 		f.publish(t, mulligan.Job{ID: "alone"})
-		time.Sleep(time.Minute)
+		f.settled(t, slices.Concat(ids("run-7-", jobs), ids("run-8-", jobs), []string{"alone"})...)
 		stop()
 		for task, want := range map[string]int{"run 7": jobs + mulligan.DefaultTaskRetries, "run 8": jobs + 12, "": 4} {
 			if n := len(f.log.of(task)); n != want {

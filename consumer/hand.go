@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
 )
 
 // delivery is a message in this worker's hands.
@@ -19,6 +20,10 @@ type delivery struct {
 	tries  int       // attempts that are known of, the one that runs included
 	stored time.Time // when the server stored it
 	from   *source
+	lane   *lane
+	token  *budget.Token // of a message that was pulled as a retry
+	permit budget.Permit // of its call, once it may start
+	ahead  uint64        // messages of its consumer that wait behind it
 
 	// Guarded by the hand.
 	begun  bool
@@ -28,7 +33,7 @@ type delivery struct {
 
 // open reads a message that was pulled. What is not a job is a delivery too.
 func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
-	d := &delivery{msg: msg, from: s, signed: now}
+	d := &delivery{msg: msg, from: s, lane: s.lane, signed: now}
 	meta, err := msg.Metadata()
 	if err != nil {
 		d.bad = err
@@ -40,7 +45,7 @@ func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 	} else {
 		d.env, d.bad = mulligan.OpenMoved(kind, token, msg)
 	}
-	d.stored = meta.Timestamp
+	d.stored, d.ahead = meta.Timestamp, meta.NumPending
 	d.facts = facts{
 		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: s.jobs, again: meta.NumDelivered > 1,
 		start: msg.Reply, deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
@@ -109,18 +114,20 @@ func (h *hand) drop(d *delivery) {
 }
 
 // sign gives the server a sign of each message, but gives back those that have
-// waited here without starting: other workers may be free. It returns these.
+// waited here without starting: other workers may be free. It returns these. While
+// a downstream is held its messages are kept: elsewhere it would be no better.
 func (h *hand) sign(now time.Time) (back []*delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for address, d := range h.held {
-		if !d.begun && now.Sub(d.signed) >= mulligan.ProgressEvery {
+		held := !d.begun && d.lane.calls.Held(now).Why != ""
+		if !d.begun && !held && now.Sub(d.signed) >= mulligan.ProgressEvery {
 			delete(h.held, address)
 			_ = d.msg.Nak() // lost, it comes back after AckWait
 			back = append(back, d)
 			continue
 		}
-		if d.begun && d.msg.InProgress() == nil {
+		if (d.begun || held) && d.msg.InProgress() == nil {
 			d.signed = now
 		}
 	}

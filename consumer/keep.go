@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -45,8 +46,9 @@ func (w *Worker) announce() (micro.Service, error) {
 func (w *Worker) keep(ctx context.Context) {
 	tick := time.NewTicker(mulligan.ProgressEvery)
 	defer tick.Stop()
-	for {
-		w.census(ctx)
+	w.census(ctx)
+	w.warn()
+	for ; ; w.census(ctx) {
 		w.weigh(ctx)
 		select {
 		case <-ctx.Done():
@@ -56,13 +58,15 @@ func (w *Worker) keep(ctx context.Context) {
 				w.Metrics.NaksWaiting(name, k.naks.waiting(now))
 			}
 			for _, d := range w.hand.sign(now) {
+				d.token.Back(now)
 				w.Metrics.GivenBack(d.env.Kind, "waited")
 			}
 		}
 	}
 }
 
-// census counts the live workers, who share the rate of naks.
+// census counts the live workers of each downstream: they share its floor of
+// retries, and the rate of naks.
 func (w *Worker) census(ctx context.Context) {
 	const within = 500 * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -77,14 +81,25 @@ func (w *Worker) census(ctx context.Context) {
 	if err != nil || w.Conn.PublishRequest(subject, inbox, nil) != nil {
 		return
 	}
-	n := int32(0)
+	workers := map[string]int{} // by downstream
 	for {
-		if _, err := sub.NextMsgWithContext(ctx); err != nil {
+		msg, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
 			break
 		}
-		n++
+		var p micro.Ping
+		if json.Unmarshal(msg.Data, &p) != nil || p.Metadata["prefix"] != w.Topology.JobsRoot() {
+			continue
+		}
+		for _, d := range strings.Split(p.Metadata["downstreams"], ",") {
+			workers[d]++
+		}
 	}
-	w.peers.Store(max(n, 1))
+	for _, l := range w.lanes {
+		n := max(workers[l.downstream], 1)
+		l.peers.Store(int32(n))
+		l.calls.Share(time.Now(), n)
+	}
 }
 
 // weigh decides whether fresh jobs may be pulled: the stream of retries has no

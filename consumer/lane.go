@@ -5,14 +5,17 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 	"github.com/mulligan-queue/mulligan/internal/pull"
+	"github.com/mulligan-queue/mulligan/metrics"
 )
 
 const (
@@ -31,10 +34,17 @@ type lane struct {
 	slots      int
 	fresh, due *source
 	pace       pace
+	calls      *budget.Downstream
+	peers      atomic.Int32 // live workers of the downstream, this one included
+	short      atomic.Bool  // retries that may be due wait for a token
+
+	mu    sync.Mutex
+	phase budget.Phase // of the breaker, as it was logged
 }
 
 // source is a consumer and what was pulled from it.
 type source struct {
+	lane     *lane
 	messages *pull.Source
 	stream   string
 	root     string // of its subjects
@@ -47,20 +57,33 @@ type source struct {
 }
 
 func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
-	l := &lane{w: w, downstream: downstream, slots: w.concurrency(downstream)}
-	l.fresh = newSource(w.Topology.JobsStream(), w.Topology.JobsRoot(), true)
-	l.due = newSource(w.Topology.RetriesStream(), w.Topology.DueRoot(), false)
+	if err := w.Downstreams[downstream].Validate(); err != nil {
+		return nil, err
+	}
+	limits, err := w.limits(downstream).Normal()
+	if err != nil {
+		return nil, err
+	}
+	calls, err := budget.NewDownstream(limits, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	l := &lane{w: w, downstream: downstream, slots: limits.Slots, calls: calls, phase: budget.PhaseClosed}
+	l.peers.Store(1)
+	l.fresh = l.source(w.Topology.JobsStream(), w.Topology.JobsRoot(), true)
+	l.due = l.source(w.Topology.RetriesStream(), w.Topology.DueRoot(), false)
 	for _, s := range []*source{l.fresh, l.due} {
 		if err := s.attach(ctx, w.js, downstream); err != nil {
 			return nil, err
 		}
 	}
+	w.Metrics.Watch(downstream, func() metrics.Downstream { return l.shown(time.Now()) })
 	return l, nil
 }
 
-func newSource(stream, root string, jobs bool) *source {
+func (l *lane) source(stream, root string, jobs bool) *source {
 	// Both loops together never pull more than this ahead, so sending never blocks.
-	s := &source{stream: stream, root: root, jobs: jobs, pulled: make(chan *delivery, 4*maxPull)}
+	s := &source{lane: l, stream: stream, root: root, jobs: jobs, pulled: make(chan *delivery, 4*maxPull)}
 	s.moved = sync.NewCond(&s.mu)
 	return s
 }
@@ -73,16 +96,15 @@ func (s *source) attach(ctx context.Context, js jetstream.JetStream, downstream 
 }
 
 // run pulls and runs jobs until ctx ends and those begun have ended; hard ends
-// the handlers. Two overlapping pulls per source keep the slots fed.
+// the handlers. Two overlapping pulls of fresh jobs keep the slots fed.
 func (l *lane) run(ctx, hard context.Context) {
 	var pulls, slots sync.WaitGroup
-	for _, s := range []*source{l.fresh, l.due} {
-		wake := context.AfterFunc(ctx, s.wake)
-		defer wake()
-		for range 2 {
-			pulls.Go(func() { l.pull(ctx, s) })
-		}
+	wake := context.AfterFunc(ctx, l.fresh.wake)
+	defer wake()
+	for range 2 {
+		pulls.Go(func() { l.pull(ctx) })
 	}
+	pulls.Go(func() { l.pullDue(ctx) })
 	for range l.slots {
 		l.open(ctx, hard, &slots)
 	}
@@ -125,9 +147,9 @@ func (l *lane) slot(ctx, hard context.Context) {
 			return
 		}
 		d.from.took()
-		if ctx.Err() != nil {
+		if l.enter(ctx, d) != nil {
 			l.giveBack(d, "shutdown")
-			return
+			continue
 		}
 		l.do(hard, d)
 	}
@@ -135,6 +157,7 @@ func (l *lane) slot(ctx, hard context.Context) {
 
 func (l *lane) do(hard context.Context, d *delivery) {
 	defer l.w.Metrics.InHand(l.downstream, -1)
+	defer l.leave(d)
 	if l.w.hand.begin(d, time.Now()) {
 		start := time.Now()
 		l.w.do(hard, d)
@@ -148,37 +171,65 @@ func (l *lane) giveBack(d *delivery, why string) {
 		l.w.hand.drop(d)
 		l.w.Metrics.GivenBack(d.env.Kind, why)
 	}
+	l.leave(d)
 	l.w.Metrics.InHand(l.downstream, -1)
 }
 
-// pull fetches messages of one source until ctx ends.
-func (l *lane) pull(ctx context.Context, s *source) {
-	for fails := 0; ctx.Err() == nil; {
-		if s.jobs && l.w.holding.Load() {
+// pull fetches fresh jobs until ctx ends, but none while the downstream is held.
+func (l *lane) pull(ctx context.Context) {
+	for fails := 0; l.calls.Await(ctx, l.calls.Held) == nil; {
+		if l.w.holding.Load() {
 			_ = pause.For(ctx, holdWait)
 			continue
 		}
-		n := max(l.pace.ahead(l.slots)/2, 1)
-		if !s.await(ctx, n) {
+		n := l.ahead(time.Now())
+		if !l.fresh.await(ctx, n) {
 			return
 		}
-		err := l.fetch(ctx, s, n)
-		if err == nil {
-			fails = 0
-			continue
-		}
-		fails++
-		l.recover(ctx, s, err, fails)
+		fails = l.recover(ctx, l.fresh, l.fetch(ctx, l.fresh, n, func(*delivery) {}), fails)
 	}
 }
 
-// fetch pulls up to n messages. What arrives after ctx has ended is given back.
-func (l *lane) fetch(ctx context.Context, s *source, n int) error {
+// ahead is how many jobs to pull at once: half of what the slots will start
+// within a second, but no more than may start while the downstream recovers.
+func (l *lane) ahead(now time.Time) int {
+	if limit := l.calls.State(now).Limit; limit < l.slots {
+		return max(limit, 1)
+	}
+	return max(l.pace.ahead(l.slots)/2, 1)
+}
+
+// pullDue fetches retries that are due until ctx ends: not before there are
+// tokens for them, and none while the downstream is held. A retry without a
+// token stays where it is.
+func (l *lane) pullDue(ctx context.Context) {
+	fails, more := 0, 0
+	for l.calls.Await(ctx, l.calls.Held) == nil {
+		tokens := l.tokens(ctx, min(max(more, 1), l.ahead(time.Now())))
+		if len(tokens) == 0 {
+			return
+		}
+		more = 0
+		err := l.fetch(ctx, l.due, len(tokens), func(d *delivery) {
+			d.token, tokens = tokens[0], tokens[1:]
+			more = int(min(d.ahead, maxPull))
+		})
+		for _, t := range tokens {
+			t.Back(time.Now())
+		}
+		fails = l.recover(ctx, l.due, err, fails)
+	}
+}
+
+// fetch pulls up to n messages and hands each to take before it is in stock.
+// What arrives after ctx has ended is given back.
+func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *delivery)) error {
 	return s.messages.Each(n, pullWait, func(msg *nats.Msg) {
 		d := s.open(msg, time.Now())
 		if !l.w.hand.add(d) {
 			return
 		}
+		take(d)
 		l.w.Metrics.InHand(l.downstream, 1)
 		if ctx.Err() != nil {
 			l.giveBack(d, "shutdown")
@@ -190,16 +241,18 @@ func (l *lane) fetch(ctx context.Context, s *source, n int) error {
 }
 
 // recover waits after a pull that failed, and makes the consumer again if
-// somebody has deleted it.
-func (l *lane) recover(ctx context.Context, s *source, err error, fails int) {
-	if ctx.Err() != nil {
-		return
+// somebody has deleted it. It returns how many pulls have failed in a row.
+func (l *lane) recover(ctx context.Context, s *source, err error, fails int) int {
+	if err == nil || ctx.Err() != nil {
+		return 0
 	}
+	fails++
 	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
 		err = errors.Join(err, l.w.Topology.EnsureConsumers(ctx, l.w.js, []string{l.downstream}))
 	}
 	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.stream).Msg("pull; trying again")
 	_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))
+	return fails
 }
 
 func (s *source) add() {

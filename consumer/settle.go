@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
 )
 
 // ending is a handler call that has ended.
@@ -154,7 +155,8 @@ func kept(r *mulligan.Record) (n int) {
 func (e ending) entry(r *mulligan.Record, v verdict) mulligan.Attempt {
 	a := mulligan.Attempt{Number: r.Attempts, Run: e.run, At: e.started, Took: e.took, Reason: v.Reason, Delay: v.Delay}
 	if v.Verb != ack {
-		a.Verb, a.ErrorType, a.Error, a.NotStarted = v.Verb, v.ErrorType, v.Error, mulligan.DidNotStart(e.err)
+		a.Verb, a.ErrorType, a.Error = v.Verb, v.ErrorType, v.Error
+		a.NotStarted, a.Throttled = mulligan.DidNotStart(e.err), budget.OutcomeOf(e.err).Result == budget.Throttled
 	}
 	if v.Changed != nil {
 		a.Change = mergePatch(e.input, v.Changed)

@@ -56,22 +56,14 @@ type Worker struct {
 	users   *budget.Users
 	tasks   *budget.Tasks
 	hand    hand
-	peers   atomic.Int32  // live workers, this one included
+	lanes   []*lane
 	holding atomic.Bool   // too many retries wait: fresh jobs stay in their stream
 	suspect chan struct{} // permit of the one suspect that may run
 }
 
-// Downstream has the settings of one downstream.
-type Downstream struct {
-	// Concurrency is how many of its jobs run at once in this worker; zero means
-	// the worker's.
-	Concurrency int
-}
-
 const (
-	defaultConcurrency = 16
-	defaultGrace       = 25 * time.Second
-	stopWait           = 2 * time.Second // for handlers once their context has ended
+	defaultGrace = 25 * time.Second
+	stopWait     = 2 * time.Second // for handlers once their context has ended
 )
 
 type handled struct {
@@ -109,13 +101,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.prepare(ctx); err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
-	var all []*lane
 	for _, d := range w.downstreams() {
 		l, err := w.lane(ctx, d)
 		if err != nil {
 			return fmt.Errorf("worker: downstream %s: %w", d, err)
 		}
-		all = append(all, l)
+		w.lanes = append(w.lanes, l)
 	}
 	service, err := w.announce()
 	if err != nil {
@@ -131,7 +122,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	hard, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var lanes, keeper sync.WaitGroup
 	keeper.Go(func() { w.keep(hard) })
-	for _, l := range all {
+	for _, l := range w.lanes {
 		lanes.Go(func() { l.run(ctx, hard) })
 	}
 	w.Log.Info().Strs("downstreams", w.downstreams()).Int("kinds", len(w.kinds)).Msg("worker runs")
@@ -187,16 +178,6 @@ func (w *Worker) downstreams() []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-func (w *Worker) concurrency(downstream string) int {
-	switch n := w.Downstreams[downstream].Concurrency; {
-	case n > 0:
-		return n
-	case w.Concurrency > 0:
-		return w.Concurrency
-	}
-	return defaultConcurrency
-}
-
 // prepare checks the declarations and finds, or makes, what the worker needs.
 func (w *Worker) prepare(ctx context.Context) error {
 	if w.declared != nil {
@@ -235,7 +216,6 @@ func (w *Worker) prepare(ctx context.Context) error {
 	w.tasks.OnAway(budgets)
 	w.hand.held = map[string]*delivery{}
 	w.suspect = make(chan struct{}, 1)
-	w.peers.Store(1)
 	return nil
 }
 

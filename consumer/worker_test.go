@@ -102,6 +102,27 @@ func (f *floor) publish(t *testing.T, jobs ...mulligan.Job) {
 	}
 }
 
+// settled waits until all jobs have ended, for a day at most: while all that a
+// downstream is asked fails, its breaker lets a probe through every half a minute.
+func (f *floor) settled(t *testing.T, ids ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+	defer cancel()
+	for _, id := range ids {
+		if _, err := f.pub.Wait(ctx, f.kind.Name, id); err != nil {
+			t.Fatalf("job %s: %v", id, err)
+		}
+	}
+}
+
+// ids are n of them, with a prefix.
+func ids(prefix string, n int) (ids []string) {
+	for i := range n {
+		ids = append(ids, fmt.Sprint(prefix, i))
+	}
+	return ids
+}
+
 func (f *floor) state(t *testing.T, id string) mulligan.Status {
 	t.Helper()
 	st, err := f.pub.Status(t.Context(), f.kind.Name, id)
@@ -127,7 +148,7 @@ func TestARetryIsNeverBeforeItsHint(t *testing.T) {
 		for i := range 20 {
 			f.publish(t, mulligan.Job{ID: fmt.Sprint("hinted-", i)})
 		}
-		time.Sleep(time.Minute)
+		f.settled(t, ids("hinted-", 20)...)
 		stop()
 		for i := range 20 {
 			runs := f.log.of(fmt.Sprint("hinted-", i))
@@ -147,12 +168,15 @@ func TestAUserOverTheRateComesBackOneByOne(t *testing.T) {
 	const jobs, burst = 60, 5
 	bubble(t, keyed, func(t *testing.T, f *floor) {
 		stop := f.work(t, &consumer.Worker{UserRate: budget.Rate{PerSecond: 2, Burst: burst}}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
-			if f.log.note(j.ID); j.Attempt == 1 {
+			if f.log.note(j.ID); j.Attempt == 1 && j.User == "ada" {
 				return nil, errFlaky
 			}
-			f.log.note("retries")
+			if j.User == "ada" {
+				f.log.note("retries")
+			}
 			return nil, nil
 		})
+		f.publish(t, mulligan.Job{ID: "bob's", User: "bob"}) // so that it is not the downstream which fails
 		for i := range jobs {
 			f.publish(t, mulligan.Job{ID: fmt.Sprint(i), User: "ada"})
 		}
@@ -164,6 +188,9 @@ func TestAUserOverTheRateComesBackOneByOne(t *testing.T) {
 			}
 		}
 		retries := f.log.of("retries")
+		if len(retries) != jobs {
+			t.Fatalf("%d retries, want %d", len(retries), jobs)
+		}
 		if n := densest(retries, time.Second); n > burst+2+1 { // schedules fire up to a quarter of a second late
 			t.Fatalf("%d retries within a second", n)
 		}
@@ -201,8 +228,10 @@ func TestManyRetriesOfOneUserWithOneLongHintComeBackAtTheUsersRate(t *testing.T)
 	kind := keyed
 	kind.Policy = mulligan.Policy{Total: time.Hour}
 	bubble(t, kind, func(t *testing.T, f *floor) {
-		stop := f.work(t, &consumer.Worker{UserRate: budget.Rate{PerSecond: 2, Burst: burst}}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+		w := &consumer.Worker{UserRate: budget.Rate{PerSecond: 2, Burst: burst}, Concurrency: jobs}
+		stop := f.work(t, w, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 			if f.log.note(j.ID); j.Attempt == 1 {
+				time.Sleep(time.Second) // all have begun before the first is told to wait
 				return nil, mulligan.After(30*time.Second, errFlaky)
 			}
 			f.log.note("retries")
@@ -447,15 +476,17 @@ func gauge(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
 }
 
 func TestAHeldStreamOfRetriesIsNotInTheWayOfFreshJobs(t *testing.T) {
-	kind := mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure, Policy: mulligan.Policy{Total: time.Hour}}
+	kind := mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure, Policy: mulligan.Policy{Total: time.Hour, FirstDelay: 30 * time.Second, MaxDelay: 30 * time.Second}}
 	bubble(t, kind, func(t *testing.T, f *floor) {
 		stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 			f.log.note(j.ID)
 			if j.User == "failing" {
-				return nil, mulligan.After(30*time.Second, errFlaky)
+				return nil, errFlaky
 			}
 			return nil, nil
 		})
+		f.publish(t, mulligan.Job{ID: "good"}) // so that it is not the downstream which fails
+		f.Ran(kind.Name, "good")
 		jobs := make([]mulligan.Job, 500)
 		for i := range jobs {
 			jobs[i] = mulligan.Job{Kind: kind.Name, ID: fmt.Sprint("failing-", i), Task: "t", User: "", Payload: []byte("x"), ContentType: "text/plain"}

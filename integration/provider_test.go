@@ -185,6 +185,9 @@ kinds:
     downstream: llm
     policy: {attempts: 4, total: 60s, first_delay: 100ms, max_delay: 300ms}
     %[1]s
+downstreams: # retries are not what is scarce here
+  mailer: &plenty {ratio: 1, cap: 1000, floor: 1000}
+  llm: *plenty
 user_rate: {per_second: 1000, burst: 1000}
 `
 	http := ""

@@ -166,7 +166,7 @@ func TestReadmeNamesWhatThereIs(t *testing.T) {
 	}{
 		{"settings", names(t, row+"`([A-Z_]+)`", "README.md"), settings},
 		{"settings of the file", names(t, row+"`[A-Z_]+` \\| `([a-z_]+)`", "README.md"), inFile},
-		{"metrics", names(t, "(?m)^\\| `(mulligan_[a-z_]+)`", "README.md"), names(t, `"(mulligan_[a-z_]+)"`, "metrics", "metrics.go")},
+		{"metrics", names(t, "(?m)^\\| `(mulligan_[a-z_]+)`", "README.md"), slices.Concat(names(t, `"(mulligan_[a-z_]+)"`, "metrics", "metrics.go"), names(t, `"(mulligan_[a-z_]+)"`, "metrics", "downstream.go"))},
 	} {
 		slices.Sort(c.want)
 		if !slices.Equal(c.got, c.want) {

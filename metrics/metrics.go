@@ -31,7 +31,9 @@ type Metrics struct {
 	nakWaiting *prometheus.GaugeVec
 	stored     *prometheus.GaugeVec
 	away       *prometheus.GaugeVec
+	trips      *prometheus.CounterVec
 	held       prometheus.Gauge
+	watched    watched
 
 	mu    sync.Mutex
 	types map[string]bool
@@ -65,6 +67,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		nakWaiting: gauge("mulligan_naks_waiting", "Short retries of this worker that are not due yet.", "kind"),
 		stored:     gauge("mulligan_stored_messages", "Messages in a stream: jobs to run, retries and spent jobs waiting, dead letters.", "stream"),
 		away:       gauge("mulligan_bucket_away", "1 while the bucket brings no answer and jobs wait for it.", "bucket"),
+		trips:      counter("mulligan_breaker_trips_total", "Times that a downstream which worked was held, because it fails (open) or refuses the credential (credential).", "downstream", "why"),
 		types:      map[string]bool{},
 	}
 	m.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -72,7 +75,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
 	}, []string{"kind"})
 	m.held = prometheus.NewGauge(prometheus.GaugeOpts{Name: "mulligan_fresh_jobs_held", Help: "1 while this worker pulls no fresh jobs because too many retries wait."})
-	reg.MustRegister(m.duration, m.held)
+	reg.MustRegister(m.duration, m.held, &m.watched)
 	return m
 }
 

@@ -35,6 +35,10 @@ func tellAll(m *metrics.Metrics, errorType string) {
 	m.NaksWaiting("email.send", 3)
 	m.BucketAway("records", true)
 	m.FreshHeld(true)
+	m.Tripped("mailer", "credential")
+	m.Watch("mailer", func() metrics.Downstream {
+		return metrics.Downstream{Held: "credential", Breaker: "credential", Limit: 16, InFlight: 3, Tokens: 4.5}
+	})
 }
 
 // gather returns the value of every series, as name{label="value"}; of a
@@ -84,6 +88,14 @@ func TestEveryFactIsCountedUnderItsName(t *testing.T) {
 		`mulligan_naks_waiting{kind="email.send"}`:                                    3,
 		`mulligan_bucket_away{bucket="records"}`:                                      1,
 		`mulligan_fresh_jobs_held{}`:                                                  1,
+		`mulligan_breaker_trips_total{downstream="mailer",why="credential"}`:          1,
+		`mulligan_downstream_held{downstream="mailer",why="open"}`:                    0,
+		`mulligan_downstream_held{downstream="mailer",why="credential"}`:              1,
+		`mulligan_downstream_held{downstream="mailer",why="gate"}`:                    0,
+		`mulligan_credential_refused{downstream="mailer"}`:                            1,
+		`mulligan_calls_limit{downstream="mailer"}`:                                   16,
+		`mulligan_calls_in_flight{downstream="mailer"}`:                               3,
+		`mulligan_retry_tokens{downstream="mailer"}`:                                  4.5,
 	}
 	got := gather(t, reg)
 	for _, name := range slices.Sorted(maps.Keys(want)) {
@@ -110,11 +122,12 @@ func (c *counting) MustRegister(cs ...prometheus.Collector) {
 }
 
 func TestNoMetricIsRegisteredAndNeverCounted(t *testing.T) {
+	const shown = 5 // by the one collector of how a downstream stands
 	reg := &counting{Registry: prometheus.NewRegistry()}
 	tellAll(metrics.New(reg), "http_503")
 	families, err := reg.Gather()
-	if err != nil || len(families) != reg.n {
-		t.Errorf("%d metrics of %d are counted, %v: a method is missing here, or of no use", len(families), reg.n, err)
+	if want := reg.n - 1 + shown; err != nil || len(families) != want {
+		t.Errorf("%d metrics of %d are counted, %v: a method is missing here, or of no use", len(families), want, err)
 	}
 }
 

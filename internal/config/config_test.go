@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/consumer"
 	"github.com/mulligan-queue/mulligan/internal/config"
 )
 
@@ -23,6 +24,9 @@ kinds:
     http: {url: "http://LLM.example.org:8080/v1"}
     policy: durable
   report.build: {effect: pure}
+downstreams:
+  mailer: {ratio: 0.2, cap: 20, floor: 2, capacity: 100, peak: 70}
+  default: {concurrency: 4}
 user_rate: {per_second: 2.5, burst: 20}
 topology: {prefix: shop, replicas: 3, jobs_max_bytes: 1000000}
 settings: {http: "127.0.0.1:9090", log_level: warn}
@@ -50,8 +54,11 @@ func TestAWholeFileIsRead(t *testing.T) {
 	if target.URL != "http://127.0.0.1:9000/send" || target.Timeout != 5*time.Second || target.Headers["X-Team"] != "mail" {
 		t.Errorf("the target of email.send is %q, %v, %v", target.URL, target.Timeout, target.Headers)
 	}
-	if got := f.Downstreams["mailer"].Concurrency; got != 16 {
-		t.Errorf("mailer has a concurrency of %d, want 16", got)
+	if got, want := f.Downstreams["mailer"], (consumer.Downstream{Concurrency: 16, Ratio: 0.2, Cap: 20, Floor: 2, Capacity: 100, Peak: 70}); got != want {
+		t.Errorf("mailer is %+v, want %+v", got, want)
+	}
+	if got := f.Downstreams["default"].Concurrency; got != 4 {
+		t.Errorf("default has a concurrency of %d, want 4", got)
 	}
 	if f.UserRate.PerSecond != 2.5 || f.UserRate.Burst != 20 || f.Topology.Prefix != "shop" || f.Topology.Replicas != 3 {
 		t.Errorf("got rate %+v and topology %+v", f.UserRate, f.Topology)
@@ -105,6 +112,13 @@ func TestAMistakeInTheFileIsNamed(t *testing.T) {
 		{"a downstream that is no name", kind("{effect: pure, downstream: 'a b'}"), `kind a.b: downstream "a b"`},
 		{"two concurrencies of one downstream", "kinds:\n  a: {effect: pure, http: {url: 'http://h/1', concurrency: 2}}\n  b: {effect: pure, http: {url: 'http://h/2', concurrency: 3}}\n",
 			"kinds a and b share the downstream h but name different http.concurrency, 2 and 3"},
+		{"a downstream that no kind belongs to", kind("{effect: pure, downstream: mailer}") + "downstreams: {mailr: {ratio: 0.2}}\n", "downstream mailr: no kind of the file belongs to it; they belong to mailer"},
+		{"an unknown key of a downstream", kind("{effect: pure}") + "downstreams: {default: {rate: 0.2}}\n", `downstream default: line 4`},
+		{"a ratio of nothing", kind("{effect: pure}") + "downstreams: {default: {ratio: 0}}\n", "downstream default: ratio is 0; leave it out for the default"},
+		{"a ratio that is no limit", kind("{effect: pure}") + "downstreams: {default: {ratio: 2}}\n", "ratio 2 is not over 0 and at most 1"},
+		{"a negative capacity", kind("{effect: pure}") + "downstreams: {default: {capacity: -1}}\n", "capacity -1 or peak 0 per second is negative"},
+		{"a downstream without calls", kind("{effect: pure}") + "downstreams: {default: {concurrency: 0}}\n", "concurrency is 0; leave it out for the default of 16"},
+		{"a concurrency here and there", "kinds:\n  a: {effect: pure, http: {url: 'http://h/1', concurrency: 2}}\ndownstreams: {h: {concurrency: 3}}\n", "downstream h: concurrency is 3 here and 2 as the http.concurrency"},
 		{"a rate of nothing", "user_rate: {per_second: 0}\n", "user_rate.per_second is 0"},
 		{"a burst of nothing", "user_rate: {burst: 0}\n", "user_rate.burst is 0"},
 		{"a negative rate", "user_rate: {per_second: -1}\n", "user_rate: user rate of -1"},

@@ -25,7 +25,7 @@ type File struct {
 	// Kinds are normal and sorted by name, Targets are by kind.
 	Kinds   []mulligan.Kind
 	Targets map[string]*consumer.HTTPTarget
-	// Downstreams has those whose concurrency is set.
+	// Downstreams has those of which something is set.
 	Downstreams map[string]consumer.Downstream
 	UserRate    budget.Rate
 	Topology    mulligan.Topology
@@ -34,8 +34,9 @@ type File struct {
 // fileYAML is the file as it is written. Durations are text and parts are nodes
 // so that a mistake in them can name its kind and key.
 type fileYAML struct {
-	Kinds    map[string]ast.Node `yaml:"kinds"`
-	UserRate struct {
+	Kinds       map[string]ast.Node `yaml:"kinds"`
+	Downstreams map[string]ast.Node `yaml:"downstreams"`
+	UserRate    struct {
 		PerSecond *float64 `yaml:"per_second"`
 		Burst     whole    `yaml:"burst"`
 	} `yaml:"user_rate"`
@@ -68,7 +69,10 @@ func Parse(b []byte) (File, error) {
 	if err := f.readRate(&y); err != nil {
 		return File{}, err
 	}
-	return f, f.readKinds(y.Kinds, b)
+	if err := f.readKinds(y.Kinds, b); err != nil {
+		return File{}, err
+	}
+	return f, f.readDownstreams(y.Downstreams, b)
 }
 
 // Add adds the kinds of another file.

@@ -8,6 +8,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/consumer"
 )
 
@@ -81,7 +82,7 @@ func (y *httpYAML) validate() (err error) {
 	}
 	switch n := y.Concurrency.n; {
 	case y.Concurrency.zero():
-		return errors.New("http.concurrency is 0; leave it out for the default of 16")
+		return fmt.Errorf("http.concurrency is 0; leave it out for the default of %d", budget.DefaultSlots)
 	case n < 0 || n > maxConcurrency:
 		return fmt.Errorf("http.concurrency %d is not between 1 and %d", n, maxConcurrency)
 	}

@@ -1,0 +1,168 @@
+package consumer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
+	"github.com/mulligan-queue/mulligan/metrics"
+)
+
+// Downstream has the settings of one downstream. A zero field means the default.
+type Downstream struct {
+	// Concurrency is how many of its jobs run at once in this worker; zero means
+	// the worker's.
+	Concurrency int
+	// Ratio, Cap and Floor bound its retries, as in [budget.Limits].
+	Ratio, Cap, Floor float64
+	// Capacity is how many calls per second it can serve, and Peak how many first
+	// attempts per second come at most, of all workers; zero means not known. With
+	// them a worker warns at its start if retries could keep the downstream down;
+	// see [budget.StormWarnings]. Nothing else depends on them.
+	Capacity, Peak float64
+}
+
+// Validate reports, as an error that names the field, what cannot be.
+func (d Downstream) Validate() error {
+	_, err := d.limits(d.Concurrency).Normal()
+	switch {
+	case err != nil:
+		return err
+	case !(d.Capacity >= 0) || !(d.Peak >= 0):
+		return fmt.Errorf("capacity %v or peak %v per second is negative, or no number", d.Capacity, d.Peak)
+	}
+	return nil
+}
+
+func (d Downstream) limits(concurrency int) budget.Limits {
+	return budget.Limits{Ratio: d.Ratio, Cap: d.Cap, Floor: d.Floor, Slots: concurrency}
+}
+
+// limits are those of a downstream in this worker.
+func (w *Worker) limits(downstream string) budget.Limits {
+	d := w.Downstreams[downstream]
+	return d.limits(cmp.Or(d.Concurrency, w.Concurrency))
+}
+
+// warn says which downstreams a storm of retries could keep down.
+func (w *Worker) warn() {
+	for _, l := range w.lanes {
+		set := w.Downstreams[l.downstream]
+		load := budget.Load{Downstream: l.downstream, Limits: w.limits(l.downstream), Capacity: set.Capacity, Peak: set.Peak}
+		for _, k := range w.kinds {
+			if k.Downstream == l.downstream && (load.Timeout == 0 || k.Policy.Timeout < load.Timeout) {
+				load.Timeout = k.Policy.Timeout
+			}
+		}
+		for _, line := range budget.StormWarnings(int(l.peers.Load()), load) {
+			w.Log.Warn().Str("downstream", l.downstream).Msg(line)
+		}
+	}
+}
+
+// enter waits until the downstream lets a call of d start, or ctx ends.
+func (l *lane) enter(ctx context.Context, d *delivery) error {
+	return l.calls.Await(ctx, func(now time.Time) (w budget.Wait) {
+		if d.permit, w = l.calls.Start(now, d.token); w.Why == budget.TokenUsed {
+			return budget.Wait{} // d was given back meanwhile, for having waited too long
+		}
+		return w
+	})
+}
+
+// leave gives back what is left of the permits of d: all of them, if it did not
+// run.
+func (l *lane) leave(d *delivery) {
+	now := time.Now()
+	d.permit.End(now, budget.Outcome{})
+	d.token.Back(now)
+	l.notice(now)
+}
+
+// takeToken takes the token of a retry that is to be a nak, or returns nil.
+// Retries that are due come first.
+func (l *lane) takeToken(now time.Time, after budget.Result) *budget.Token {
+	if l.short.Load() {
+		return nil
+	}
+	t, _ := l.calls.Take(now, after)
+	return t
+}
+
+// tokens waits for the token of one retry, then takes those of up to n that are
+// there at once.
+func (l *lane) tokens(ctx context.Context, n int) (taken []*budget.Token) {
+	err := l.calls.Await(ctx, func(now time.Time) budget.Wait {
+		t, w := l.calls.Take(now, budget.Failed)
+		if l.short.Store(t == nil); t != nil {
+			taken = append(taken, t)
+		}
+		return w
+	})
+	for err == nil && len(taken) < n {
+		t, _ := l.calls.Take(time.Now(), budget.Failed)
+		if t == nil {
+			break
+		}
+		taken = append(taken, t)
+	}
+	return taken
+}
+
+// tell tells the downstream whether the call of d is a retry, and of what.
+func (d *delivery) tell(r *mulligan.Record, now time.Time) {
+	if r.Attempts == 0 {
+		d.permit.First(now)
+		return
+	}
+	after := budget.Failed
+	if r.Throttled() {
+		after = budget.Throttled
+	}
+	d.permit.Retry(now, after)
+}
+
+// outcome is how the call of d ended for its downstream. A call that was given
+// less time than the policy gives one tells nothing by running out of it.
+func (d *delivery) outcome(ctx context.Context, err error, cut bool) budget.Outcome {
+	o := budget.OutcomeOf(err)
+	if o.Result == budget.TimedOut && cut || ctx.Err() != nil && interruption(err) {
+		o = budget.Outcome{}
+	}
+	o.User = d.env.User
+	return o
+}
+
+// notice logs how the breaker stands, when that has changed.
+func (l *lane) notice(now time.Time) {
+	s := l.calls.State(now)
+	l.mu.Lock()
+	was := l.phase
+	l.phase = s.Breaker
+	l.mu.Unlock()
+	if s.Breaker == was {
+		return
+	}
+	until := l.calls.Held(now).Until
+	log := l.w.Log.With().Str("downstream", l.downstream).Logger()
+	switch s.Breaker {
+	case budget.PhaseCredential:
+		log.Error().Time("until", until).Msg("the downstream refuses the credential: renew it; its jobs wait until a probe is accepted")
+	case budget.PhaseOpen:
+		log.Warn().Time("until", until).Msg("the downstream fails: its jobs wait, and probes decide when they go on")
+	case budget.PhaseClosed:
+		log.Info().Msg("the downstream works again")
+	}
+	if was == budget.PhaseClosed {
+		l.w.Metrics.Tripped(l.downstream, string(s.Breaker))
+	}
+}
+
+// shown is the downstream for metrics.
+func (l *lane) shown(now time.Time) metrics.Downstream {
+	s := l.calls.State(now)
+	return metrics.Downstream{Held: string(l.calls.Held(now).Why), Breaker: string(s.Breaker), Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens}
+}
