@@ -34,11 +34,11 @@ type JobBudget interface {
 	// Rules says what a repetition would do: the Effect, NoKey and Stepped of the
 	// job.
 	Rules() Ended
-	// Retry asks the budgets of the job's task and user for a retry that is due
-	// now. It says when the retry may start, which is before latest, and back
-	// gives back what was taken if it does not. It fails with a [*DeniedError] if
-	// it was refused, and takes nothing then. It blocks at most until ctx ends.
-	Retry(ctx context.Context, latest time.Time) (at time.Time, back func(), err error)
+	// Ask asks the budgets of the job's task and user for a retry that is due now.
+	// It says when the retry may start, which is before latest; back gives back
+	// what was taken if it does not. It fails with a [*DeniedError] if the retry is
+	// refused, and then has taken nothing. It blocks at most until ctx ends.
+	Ask(ctx context.Context, latest time.Time) (at time.Time, back func(), err error)
 }
 
 // A DeniedError says that a budget refused a retry.
@@ -99,7 +99,7 @@ func (c *calling) permit(ctx context.Context) (end func(err error), err error) {
 		taken = append(taken, token.Back)
 	}
 	if c.last != nil && c.job != nil {
-		at, back, err := c.job.Retry(ctx, c.latest(ctx))
+		at, back, err := c.job.Ask(ctx, c.latest(ctx))
 		if err != nil {
 			return nil, err
 		}

@@ -234,7 +234,7 @@ type jobBooks struct{ *books }
 
 func (b jobBooks) Rules() mulligan.Ended { return b.rules }
 
-func (b jobBooks) Retry(ctx context.Context, _ time.Time) (time.Time, func(), error) {
+func (b jobBooks) Ask(ctx context.Context, _ time.Time) (time.Time, func(), error) {
 	if err := b.note(ctx, "job"); err != nil {
 		return time.Time{}, nil, err
 	}

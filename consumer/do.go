@@ -130,7 +130,7 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	var result []byte
-	result, e.err = w.call(ctx, k.handler, &job, limit)
+	result, e.err = w.call(w.calling(ctx, k, d, steps), k.handler, &job, limit)
 	e.took = time.Since(e.started)
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
