@@ -25,7 +25,8 @@ import (
 // every handler that of its kind), each attempt waits until the downstream lets
 // it start, and each retry for a token. Such waiting is not counted in p.Total.
 // It ends with ctx, and without a deadline in ctx once all of it together has
-// taken p.Total.
+// taken p.Total. A user's later place is waited for if that is within what is
+// left of p.Total.
 //
 // What only a job can do ends the call at once, and becomes of the job when its
 // handler returns the error: [Snooze], [Changed] and [RefusedCredential].
@@ -41,7 +42,7 @@ func (p Policy) Do(ctx context.Context, fn func(ctx context.Context) error) erro
 	for {
 		end, err := c.start(ctx)
 		if err != nil {
-			return c.failed(whyNotStarted(ctx, err), err)
+			return c.failed(c.whyNotStarted(ctx, err), err)
 		}
 		if err = c.attempt(ctx, end, fn); err == nil {
 			return nil
@@ -72,10 +73,12 @@ func Call[T any](ctx context.Context, p Policy, fn func(ctx context.Context) (T,
 type CallError struct {
 	// Reason is why it is not tried again, as for a job. [Expired] means that the
 	// next attempt could not start before the deadline of the context, and
-	// [Cancelled] that the context was cancelled.
+	// [Cancelled] that the context was cancelled. In a handler [Expired] is of the
+	// job's deadline, and the end of the time for one attempt of the handler is
+	// [TimeExhausted].
 	Reason Reason
-	// Attempts is how many there were, at least; one that was cut short by the end
-	// of its caller's interest is not counted.
+	// Attempts is how many there were; one that ended because the context was
+	// cancelled is not counted.
 	Attempts int
 	// Spent is what the attempts took plus the delays between them.
 	Spent time.Duration
@@ -188,6 +191,7 @@ type calling struct {
 	policy     Policy
 	downstream DownstreamBudget // nil if there is none
 	job        JobBudget        // nil outside of a handler
+	deadline   time.Time        // the job's
 	a          Ended            // its attempts so far
 	due        time.Time        // of the next one
 	hint       time.Time        // until when the downstream asked to wait
@@ -205,9 +209,11 @@ func newCalling(ctx context.Context, p Policy) (*calling, error) {
 	c.downstream, _ = ctx.Value(downstreamKey{}).(DownstreamBudget)
 	c.job, _ = ctx.Value(jobKey{}).(JobBudget)
 	if c.job != nil {
-		c.a = c.job.Rules()
+		var rules Ended
+		rules, c.deadline = c.job.Rules()
+		c.a.Effect, c.a.NoKey = rules.Effect, rules.NoKey
 		// Within a step it is this call that must not happen twice.
-		c.a.Stepped = c.a.Stepped && ctx.Value(stepping{}) == nil
+		c.a.Stepped = rules.Stepped && ctx.Value(stepping{}) == nil
 	}
 	return c, nil
 }
@@ -240,24 +246,22 @@ func (c *calling) judge(ctx context.Context, err error) *CallError {
 	if hint, ok := hintOf(err); ok {
 		c.hint = now.Add(hint)
 	}
-	if !errors.Is(over, context.Canceled) || !errors.Is(err, context.Canceled) {
-		c.a.Number += Tries(err)
-	}
+	before := c.a.Number
+	c.a.Number += Tries(err)
 	v := c.policy.Judge(c.a, err, Chance{U: rand.Float64(), V: rand.Float64()})
 	if deadline, ok := ctx.Deadline(); ok && v.Verb == Retry {
 		v = v.Under(Grant{Now: now, Deadline: deadline})
 	}
-	switch v.Reason {
-	case "", AttemptsExhausted, TimeExhausted, Expired:
-		if over != nil {
-			return c.failed(whyOver(over), over)
+	switch why := v.Reason; {
+	case over != nil && (why == "" || why == AttemptsExhausted || why == TimeExhausted || why == Expired):
+		if why = c.whyOver(ctx, over); why == Cancelled {
+			c.a.Number = before + triesWithin(err)
 		}
-	}
-	switch {
-	case v.Reason == Expired:
-		return c.failed(Expired, context.DeadlineExceeded) // it will be
-	case v.Reason != "":
-		return c.failed(v.Reason, nil)
+		return c.failed(why, over)
+	case why == Expired:
+		return c.failed(c.whyOver(ctx, context.DeadlineExceeded), context.DeadlineExceeded) // it will be
+	case why != "":
+		return c.failed(why, nil)
 	case v.Changed != nil:
 		return c.failed(NoChange, nil) // only a job has a payload to change
 	}
@@ -271,21 +275,35 @@ func (c *calling) failed(why Reason, ended error) *CallError {
 		NotStarted: !c.begun, Err: c.last, Ended: ended}
 }
 
-func whyOver(over error) Reason {
-	if errors.Is(over, context.Canceled) {
+// whyOver is why a call ends with its context.
+func (c *calling) whyOver(ctx context.Context, over error) Reason {
+	deadline, ok := ctx.Deadline()
+	switch {
+	case errors.Is(over, context.Canceled):
 		return Cancelled
+	case ok && c.job != nil && deadline.Before(c.deadline):
+		return TimeExhausted // of one attempt of the handler
 	}
 	return Expired
 }
 
 // whyNotStarted is why an attempt did not start, given what start said.
-func whyNotStarted(ctx context.Context, err error) Reason {
+func (c *calling) whyNotStarted(ctx context.Context, err error) Reason {
 	var denied *DeniedError
 	switch {
 	case errors.As(err, &denied):
 		return denied.Reason
 	case ctx.Err() != nil:
-		return whyOver(ctx.Err())
+		return c.whyOver(ctx, ctx.Err())
 	}
 	return TimeExhausted
+}
+
+// triesWithin is how many attempts a call had that failed within an attempt.
+func triesWithin(err error) int {
+	var call *CallError
+	if errors.As(err, &call) {
+		return call.Attempts
+	}
+	return 0
 }

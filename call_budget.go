@@ -31,9 +31,9 @@ type RetryToken interface {
 // called. A worker gives one to every handler; see [WithJob]. It must be safe for
 // concurrent use.
 type JobBudget interface {
-	// Rules says what a repetition would do: the Effect, NoKey and Stepped of the
-	// job.
-	Rules() Ended
+	// Rules says what a repetition would do (the Effect, NoKey and Stepped of the
+	// job), and when the job's deadline is.
+	Rules() (a Ended, deadline time.Time)
 	// Ask asks the budgets of the job's task and user for a retry that is due now.
 	// It says when the retry may start, which is before latest; back gives back
 	// what was taken if it does not. It fails with a [*DeniedError] if the retry is

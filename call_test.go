@@ -122,6 +122,7 @@ func TestTheContextBoundsACall(t *testing.T) {
 		{"an attempt ends with the deadline", 3 * time.Second, times(9, errHangs), 1, 1, 3 * time.Second, mulligan.Expired, context.DeadlineExceeded, 0},
 		{"a cancelled call sleeps no more", 0, times(9, mulligan.After(5*time.Second, errFlaky)), 1, 1, time.Second, mulligan.Cancelled, context.Canceled, 4 * time.Second},
 		{"an attempt that was cut short is not counted", 0, times(9, errHangs), 1, 0, time.Second, mulligan.Cancelled, context.Canceled, 0},
+		{"the attempts before one that was cut short are counted", 0, append(times(2, errFlaky), errHangs), 3, 2, time.Second, mulligan.Cancelled, context.Canceled, 0},
 		{"a permanent failure is one, also when time is over", 0, []error{mulligan.Permanent(errHangs)}, 1, 1, 0, mulligan.PermanentFailure, errHangs, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -154,6 +155,23 @@ func TestTheContextBoundsACall(t *testing.T) {
 	}
 }
 
+func TestTheTimeOfAHandlersAttemptIsNotTheJobsDeadline(t *testing.T) {
+	for name, fails := range map[string]error{"an attempt that hangs": errHangs, "a hint": mulligan.After(5*time.Second, errFlaky)} {
+		for deadline, want := range map[time.Duration]mulligan.Reason{time.Hour: mulligan.TimeExhausted, 3 * time.Second: mulligan.Expired} {
+			synctest.Test(t, func(t *testing.T) {
+				b := &books{deadline: time.Now().Add(deadline)}
+				ctx, cancel := context.WithTimeout(b.in(t.Context()), 3*time.Second)
+				defer cancel()
+				var failed *mulligan.CallError
+				err := mulligan.Policy{}.Do(ctx, (&script{fails: times(9, fails)}).do)
+				if !errors.As(err, &failed) || failed.Reason != want || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%s until 3s with the job's deadline after %v: %v, want %s", name, deadline, err, want)
+				}
+			})
+		}
+	}
+}
+
 func TestACallWhoseContextHasEndedIsNotMade(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -173,13 +191,14 @@ func TestCallReturnsNothingWithAnError(t *testing.T) {
 
 // books are budgets that note what they are asked.
 type books struct {
-	mu      sync.Mutex
-	notes   []string
-	rules   mulligan.Ended
-	denied  mulligan.Reason
-	place   time.Duration
-	blocks  string // what waits until its context ends
-	permits int    // begun and not ended
+	mu       sync.Mutex
+	notes    []string
+	rules    mulligan.Ended
+	deadline time.Time // the job's
+	denied   mulligan.Reason
+	place    time.Duration
+	blocks   string // what waits until its context ends
+	permits  int    // begun and not ended
 }
 
 func (b *books) note(ctx context.Context, what string) error {
@@ -232,7 +251,7 @@ func (b bookedToken) Back() { _ = b.note(context.Background(), "token back") }
 
 type jobBooks struct{ *books }
 
-func (b jobBooks) Rules() mulligan.Ended { return b.rules }
+func (b jobBooks) Rules() (mulligan.Ended, time.Time) { return b.rules, b.deadline }
 
 func (b jobBooks) Ask(ctx context.Context, _ time.Time) (time.Time, func(), error) {
 	if err := b.note(ctx, "job"); err != nil {

@@ -57,9 +57,9 @@ func (c *calls) own(retry mulligan.RetryToken) budget.Permit {
 }
 
 // Rules says what repeating a call of the job would do.
-func (c *calls) Rules() mulligan.Ended {
+func (c *calls) Rules() (a mulligan.Ended, deadline time.Time) {
 	stepped, _ := c.steps.used()
-	return mulligan.Ended{Effect: c.d.effect, NoKey: c.d.noKey, Stepped: stepped}
+	return mulligan.Ended{Effect: c.d.effect, NoKey: c.d.noKey, Stepped: stepped}, c.d.deadline
 }
 
 // Ask asks for a retry of a call that is due now: the task first, since it can be

@@ -58,7 +58,7 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 		job.Steps = kept
 	}
 	started := time.Now()
-	calls := &calls{d: &delivery{facts: facts{effect: k.Effect}}, steps: &kept.steps}
+	calls := &calls{d: &delivery{facts: facts{effect: k.Effect, deadline: time.Now().Add(mulligan.DefaultDeadline)}}, steps: &kept.steps}
 	result, err := new(Worker).call(calls.in(ctx), h, &job, k.Policy.Timeout)
 	e := ending{facts: facts{effect: k.Effect}, took: time.Since(started)}
 	e.stepped, _ = kept.used()
