@@ -12,7 +12,7 @@ import (
 // concurrent use.
 type DownstreamBudget interface {
 	// Retry takes the token of a retry of an attempt that ended with after. It
-	// waits for one until ctx ends.
+	// waits for one until ctx ends. Without an error the token is not nil.
 	Retry(ctx context.Context, after error) (RetryToken, error)
 	// Start waits until the downstream lets an attempt start, at most until ctx
 	// ends. retry is what Retry returned, and nil for a first attempt. end is
@@ -34,11 +34,12 @@ type JobBudget interface {
 	// Rules says what a repetition would do (the Effect, NoKey and Stepped of the
 	// job), and when the job's deadline is.
 	Rules() (a Ended, deadline time.Time)
-	// Ask asks the budgets of the job's task and user for a retry that is due now.
-	// It says when the retry may start, which is before latest; back gives back
-	// what was taken if it does not. It fails with a [*DeniedError] if the retry is
-	// refused, and then has taken nothing. It blocks at most until ctx ends.
-	Ask(ctx context.Context, latest time.Time) (at time.Time, back func(), err error)
+	// Ask asks the budgets of the job's task and user for a retry that is due now,
+	// of an attempt that ended with after. It says when the retry may start, which
+	// is before latest; back, not nil, gives back what was taken if it does not. It
+	// fails with a [*DeniedError] if the retry is refused, and then has taken
+	// nothing. It blocks at most until ctx ends.
+	Ask(ctx context.Context, after error, latest time.Time) (at time.Time, back func(), err error)
 }
 
 // A DeniedError says that a budget refused a retry.
@@ -99,7 +100,7 @@ func (c *calling) permit(ctx context.Context) (end func(err error), err error) {
 		taken = append(taken, token.Back)
 	}
 	if c.last != nil && c.job != nil {
-		at, back, err := c.job.Ask(ctx, c.latest(ctx))
+		at, back, err := c.job.Ask(ctx, c.last, c.latest(ctx))
 		if err != nil {
 			return nil, err
 		}

@@ -253,7 +253,7 @@ type jobBooks struct{ *books }
 
 func (b jobBooks) Rules() (mulligan.Ended, time.Time) { return b.rules, b.deadline }
 
-func (b jobBooks) Ask(ctx context.Context, _ time.Time) (time.Time, func(), error) {
+func (b jobBooks) Ask(ctx context.Context, _ error, _ time.Time) (time.Time, func(), error) {
 	if err := b.note(ctx, "job"); err != nil {
 		return time.Time{}, nil, err
 	}

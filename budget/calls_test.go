@@ -3,9 +3,13 @@ package budget_test
 import (
 	"context"
 	"errors"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
@@ -116,4 +120,86 @@ func TestWithoutADownstreamCallsWaitForNothing(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// Whatever calls do, side by side and within each other, nothing of a downstream
+// stays taken.
+func TestCallsLeaveNothingBehind(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		l := budget.Limits{Slots: rapid.IntRange(1, 3).Draw(r, "slots"), Cap: float64(rapid.IntRange(1, 4).Draw(r, "cap"))}
+		plans := rapid.SliceOfN(rapid.Custom(drawPlan), 1, 6).Draw(r, "calls")
+		var state budget.State
+		synctest.Test(t, func(t *testing.T) {
+			d := downstream(t, l, time.Now())
+			ctx := mulligan.WithDownstream(t.Context(), budget.Calls{Downstream: d})
+			var done sync.WaitGroup
+			for _, p := range plans {
+				done.Go(func() { p.run(ctx) })
+			}
+			done.Wait()
+			time.Sleep(5 * time.Minute) // whatever is held is not for long
+			if _, w := d.Start(time.Now(), nil); w.Why != "" {
+				t.Errorf("a call waits: %+v", w)
+			}
+			state = d.State(time.Now())
+		})
+		if state.InFlight != 1 || state.Tokens != l.Cap {
+			r.Fatalf("%d calls in flight and %v tokens, want the one and %v", state.InFlight, state.Tokens, l.Cap)
+		}
+	})
+}
+
+// plan is how the attempts of one call go, and when its caller loses interest.
+type plan struct {
+	acts   []string
+	cancel time.Duration
+	within *plan
+}
+
+func drawPlan(r *rapid.T) *plan {
+	p := &plan{
+		acts:   rapid.SliceOfN(rapid.SampledFrom([]string{"ok", "fail", "hang", "panic", "exit", "hint", "refused", "snooze", "call"}), 1, 4).Draw(r, "acts"),
+		cancel: time.Duration(rapid.IntRange(0, 20).Draw(r, "cancel")) * time.Second,
+	}
+	if rapid.Bool().Draw(r, "nested") {
+		p.within = drawPlan(r)
+	}
+	return p
+}
+
+func (p *plan) run(ctx context.Context) {
+	defer func() { _ = recover() }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if p.cancel > 0 {
+		time.AfterFunc(p.cancel, cancel)
+	}
+	n := 0
+	_ = mulligan.Policy{Timeout: 2 * time.Second}.Do(ctx, func(ctx context.Context) error {
+		act := p.acts[min(n, len(p.acts)-1)]
+		n++
+		switch act {
+		case "fail":
+			return errDown
+		case "hang":
+			<-ctx.Done()
+			return ctx.Err()
+		case "panic":
+			panic("nil map")
+		case "exit":
+			runtime.Goexit()
+		case "hint":
+			return mulligan.After(time.Second, errDown)
+		case "refused":
+			return mulligan.RefusedCredential(errDown)
+		case "snooze":
+			return mulligan.Snooze(time.Second)
+		case "call":
+			if p.within != nil {
+				p.within.run(ctx)
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+		return nil
+	})
 }

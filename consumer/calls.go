@@ -63,37 +63,51 @@ func (c *calls) Rules() (a mulligan.Ended, deadline time.Time) {
 }
 
 // Ask asks for a retry of a call that is due now: the task first, since it can be
-// given back, then the user.
-func (c *calls) Ask(ctx context.Context, latest time.Time) (at time.Time, back func(), err error) {
-	now := time.Now()
+// given back, then the user. A retry that is granted is shown like any other.
+func (c *calls) Ask(ctx context.Context, after error, latest time.Time) (at time.Time, back func(), err error) {
+	at, back = time.Now(), func() {}
 	if c.w == nil {
-		return now, func() {}, nil
+		return at, back, nil
 	}
 	asked := &askOnce{w: c.w, k: c.k, d: c.d}
 	if err := asked.takeTask(ctx, verdict{}); err != nil {
-		return now, nil, err
+		return at, back, err
 	}
 	if asked.noTask {
-		return now, nil, &mulligan.DeniedError{Reason: mulligan.TaskBudget}
+		return at, back, &mulligan.DeniedError{Reason: mulligan.TaskBudget}
 	}
 	back = func() {
 		ctx, cancel := afterwards(ctx)
 		defer cancel()
 		asked.settle(ctx, verdict{Verb: drop})
 	}
-	if !c.d.hasUser {
-		return now, back, nil
+	if c.d.hasUser {
+		place, err := c.w.users.Take(ctx, c.d.env.User, at, sooner(latest, c.d.deadline))
+		if err == nil && place.Denied {
+			err = &mulligan.DeniedError{Reason: mulligan.UserBudget}
+		}
+		if err != nil {
+			back()
+			return at, back, err
+		}
+		at = place.At
 	}
-	if c.d.deadline.Before(latest) {
-		latest = c.d.deadline
+	c.show(after, time.Until(at))
+	return at, back, nil
+}
+
+// show tells of a retry inside the handler. Its number is not known: the attempt
+// is the handler's.
+func (c *calls) show(after error, delay time.Duration) {
+	kind, what, text := c.d.env.Kind, mulligan.ErrorType(after), mulligan.ErrorText(after)
+	c.w.Metrics.Retry(kind, what, retry)
+	c.d.line(c.w.Log.Info(), what, delay).Str("verb", string(retry)).Str("error", text).Msg(mulligan.EventRetry)
+	c.w.tell(c.d, mulligan.Event{Event: mulligan.EventRetry, Attempt: c.d.tries, Verb: retry, Delay: delay, ErrorType: what, Error: text})
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
 	}
-	place, err := c.w.users.Take(ctx, c.d.env.User, now, latest)
-	if err == nil && place.Denied {
-		err = &mulligan.DeniedError{Reason: mulligan.UserBudget}
-	}
-	if err != nil {
-		back()
-		return now, nil, err
-	}
-	return place.At, back, nil
+	return b
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/consumer"
@@ -150,7 +152,8 @@ func TestACallWithinAStepOfAOnceJobIsNotRepeatedInDoubt(t *testing.T) {
 
 func TestRetriesWithinAHandlerSpendTheTask(t *testing.T) {
 	bubble(t, keyed, func(t *testing.T, f *floor) {
-		stop := f.work(t, &consumer.Worker{}, calling(mulligan.Policy{}, asItIs, func(_ context.Context, j *mulligan.Job) error {
+		lines := new(lockedBuffer)
+		stop := f.work(t, &consumer.Worker{Log: zerolog.New(lines)}, calling(mulligan.Policy{}, asItIs, func(_ context.Context, j *mulligan.Job) error {
 			f.log.note(j.ID)
 			return errFlaky
 		}))
@@ -159,6 +162,9 @@ func TestRetriesWithinAHandlerSpendTheTask(t *testing.T) {
 			time.Sleep(20 * time.Second)
 		}
 		stop()
+		if n := lines.count(`"verb":"retry"`); n != 4 {
+			t.Errorf("%d retries are shown, want 4", n)
+		}
 		books, err := budget.OpenBooks(t.Context(), f.JS, mulligan.Topology{})
 		if err != nil {
 			t.Fatal(err)
