@@ -85,6 +85,9 @@ func (p Policy) Judge(a Ended, err error, c Chance) Verdict {
 		v.Verb, v.Reason, v.Delay = Defer, Snoozed, max(snooze.Delay, minSnooze)
 		return v
 	}
+	if call := endedBy(err); call != nil && v.Changed == nil {
+		return v.spent(call.Reason)
+	}
 	switch {
 	case a.NoKey:
 		return v.spent(NoKey)
@@ -119,12 +122,21 @@ func (a Ended) doubts(err error) bool {
 }
 
 // DidNotStart reports whether err says that the effect certainly did not happen:
-// by [NotStarted], or because the connection or the credential was refused.
+// by [NotStarted], or because the connection or the credential was refused. A
+// call by [Policy.Do] says so of all its attempts.
 func DidNotStart(err error) bool {
 	var (
-		said    *NotStartedError
-		refused *CredentialError
+		said      *NotStartedError
+		refused   *CredentialError
+		call, its *CallError
 	)
+	if errors.As(err, &call) {
+		// What is said of the call as a whole counts, not what its last attempt said.
+		if errors.As(err, &said) && errors.As(said.Err, &its) && its == call {
+			return true
+		}
+		return call.NotStarted
+	}
 	return errors.As(err, &said) || errors.As(err, &refused) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
@@ -134,9 +146,8 @@ func (v Verdict) spent(why Reason) Verdict {
 }
 
 func (p Policy) delay(n int, err error, c Chance) time.Duration {
-	var throttled *ThrottledError
-	if errors.As(err, &throttled) {
-		return p.ThrottledDelay(n, throttled.Delay, c.U, c.V)
+	if hint, throttled := hintOf(err); throttled {
+		return p.ThrottledDelay(n, hint, c.U, c.V)
 	}
 	return p.Delay(n, c.U)
 }

@@ -2,6 +2,7 @@ package mulligan_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -28,6 +29,14 @@ func TestJudge(t *testing.T) {
 	keyed := mulligan.Ended{Number: 1, Effect: mulligan.Keyed, Tried: []mulligan.Fingerprint{published}}
 	at := func(n int, spent time.Duration) mulligan.Ended {
 		return mulligan.Ended{Number: n, Spent: spent, Effect: mulligan.Pure, Tried: []mulligan.Fingerprint{published}}
+	}
+	once := mulligan.Ended{Number: 1, Effect: mulligan.Once}
+	noKey := mulligan.Ended{Number: 1, Effect: mulligan.Keyed, NoKey: true}
+	called := func(why mulligan.Reason, err error) error {
+		return &mulligan.CallError{Reason: why, Attempts: 1, Err: err}
+	}
+	hinted := func(left time.Duration, err error) error {
+		return &mulligan.CallError{Reason: mulligan.TimeExhausted, Attempts: 1, Err: err, Hint: left}
 	}
 	twice := pure
 	twice.Tried = append(twice.Tried, mulligan.FingerprintOf([]byte("b")), mulligan.FingerprintOf([]byte("c")))
@@ -66,6 +75,36 @@ func TestJudge(t *testing.T) {
 		{"a once job whose credential was refused certainly had no effect", mulligan.Ended{Number: 1, Effect: mulligan.Once}, mulligan.RefusedCredential(errFlaky), mulligan.Defer, mulligan.Credential, 30 * time.Second},
 		{"a panic is like any failure", pure, mulligan.Typed("panic", errFlaky), mulligan.Retry, "", 100 * ms},
 		{"an effect not begun is retried", keyed, mulligan.NotStarted(errFlaky), mulligan.Retry, "", 100 * ms},
+		{"a failed call ends the job with its reason", pure, called(mulligan.AttemptsExhausted, errFlaky), mulligan.Spend, mulligan.AttemptsExhausted, 0},
+		{"a failed call ends the job wherever it is wrapped", pure, fmt.Errorf("ask the model: %w", called(mulligan.TaskBudget, errFlaky)), mulligan.Spend, mulligan.TaskBudget, 0},
+		{"a call that was cancelled ends nothing", pure, called(mulligan.Cancelled, errFlaky), mulligan.Retry, "", 100 * ms},
+		{"a call's permanent failure is the job's", pure, called(mulligan.PermanentFailure, mulligan.Permanent(errFlaky)), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"a snooze within a call is the job's", pure, called(mulligan.Snoozed, mulligan.Snooze(time.Hour)), mulligan.Defer, mulligan.Snoozed, time.Hour},
+		{"a credential refused within a call lets the job wait", pure, called(mulligan.Credential, mulligan.RefusedCredential(errFlaky)), mulligan.Defer, mulligan.Credential, 30 * time.Second},
+		{"a change within a call is the job's", pure, called(mulligan.NoChange, changed("b")), mulligan.Retry, "", 100 * ms},
+		{"what could not be done in time goes on in the queue", pure, mulligan.Later(called(mulligan.AttemptsExhausted, errFlaky)), mulligan.Retry, "", 100 * ms},
+		{"a call that was handed over goes on wherever it is wrapped", pure, fmt.Errorf("%w", mulligan.Later(fmt.Errorf("%w", called(mulligan.TimeExhausted, errFlaky)))), mulligan.Retry, "", 100 * ms},
+		{"a call that was handed over within a call that was not ends the job", pure, called(mulligan.AttemptsExhausted, mulligan.Later(called(mulligan.TimeExhausted, errFlaky))), mulligan.Spend, mulligan.AttemptsExhausted, 0},
+		{"later has no more attempts than the job", at(4, 0), mulligan.Later(called(mulligan.AttemptsExhausted, errFlaky)), mulligan.Spend, mulligan.AttemptsExhausted, 0},
+		{"later has no more time than the job", at(2, 9900*ms), mulligan.Later(called(mulligan.TimeExhausted, errFlaky)), mulligan.Spend, mulligan.TimeExhausted, 0},
+		{"later of any failure is a retry", pure, mulligan.Later(errFlaky), mulligan.Retry, "", 100 * ms},
+		{"later of nothing is a retry", pure, mulligan.Later(nil), mulligan.Retry, "", 100 * ms},
+		{"later is not before what is left of the hint", pure, mulligan.Later(hinted(2000*ms, mulligan.After(5*time.Second, errFlaky))), mulligan.Retry, "", 2250 * ms},
+		{"a handler's own hint counts too", pure, mulligan.After(3*time.Second, mulligan.Later(hinted(2000*ms, mulligan.After(5*time.Second, errFlaky)))), mulligan.Retry, "", 3250 * ms},
+		{"a handler's own hint does not shorten the call's", pure, mulligan.After(0, mulligan.Later(hinted(2000*ms, mulligan.After(5*time.Second, errFlaky)))), mulligan.Retry, "", 2250 * ms},
+		{"permanent wins over later", pure, mulligan.Later(mulligan.Permanent(errFlaky)), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"permanent wins over later around it", pure, mulligan.Permanent(mulligan.Later(errFlaky)), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"unusable output wins over later", pure, mulligan.Later(mulligan.Unusable(errFlaky)), mulligan.Spend, mulligan.NoChange, 0},
+		{"later of a snooze is a snooze", pure, mulligan.Later(mulligan.Snooze(time.Hour)), mulligan.Defer, mulligan.Snoozed, time.Hour},
+		{"later of a change is the change", pure, mulligan.Later(changed("b")), mulligan.Retry, "", 100 * ms},
+		{"later of a refused credential waits", pure, mulligan.Later(mulligan.RefusedCredential(errFlaky)), mulligan.Defer, mulligan.Credential, 30 * time.Second},
+		{"later is refused after a doubtful failure of a once job", once, mulligan.Later(errFlaky), mulligan.Spend, mulligan.InDoubt, 0},
+		{"later is refused after a doubtful call of a once job", once, mulligan.Later(called(mulligan.InDoubt, errFlaky)), mulligan.Spend, mulligan.InDoubt, 0},
+		{"later is refused when an earlier attempt left the doubt", once, mulligan.Later(called(mulligan.Cancelled, mulligan.NotStarted(errFlaky))), mulligan.Spend, mulligan.InDoubt, 0},
+		{"a once job's call that had no effect goes on", once, mulligan.Later(&mulligan.CallError{Reason: mulligan.AttemptsExhausted, NotStarted: true, Err: mulligan.NotStarted(errFlaky)}), mulligan.Retry, "", 100 * ms},
+		{"a once job's call that never began goes on", once, mulligan.Later(&mulligan.CallError{Reason: mulligan.Expired, NotStarted: true, Ended: errFlaky}), mulligan.Retry, "", 100 * ms},
+		{"a handler may know that its call had no effect", once, mulligan.Later(mulligan.NotStarted(called(mulligan.InDoubt, errFlaky))), mulligan.Retry, "", 100 * ms},
+		{"later of a job without a key is refused", noKey, mulligan.Later(called(mulligan.NoKey, errFlaky)), mulligan.Spend, mulligan.NoKey, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := policy().Judge(tt.a, tt.err, mulligan.Chance{U: 0.5, V: 0.5})

@@ -137,18 +137,22 @@ func Typed(errType string, err error) error {
 }
 
 // ErrorType is the type of a failure: what [Typed] gave it, else timeout,
-// canceled, refused, reset, dns or error.
+// canceled, refused, reset, dns or error. Of a [*CallError] it is that of the
+// last attempt.
 func ErrorType(err error) string {
 	var (
 		typed *typedError
 		dns   *net.DNSError
 		slow  net.Error
+		call  *CallError
 	)
 	switch {
 	case err == nil:
 		return ""
 	case errors.As(err, &typed):
 		return typed.kind
+	case errors.As(err, &call) && call.Err != nil: // not of what ended the call
+		return ErrorType(call.Err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
 		return "timeout"
 	case errors.Is(err, context.Canceled):

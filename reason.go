@@ -20,7 +20,7 @@ const (
 	KeyConflict       Reason = "key_conflict"       // the key belongs to another payload
 	Malformed         Reason = "malformed"          // what was published is not a job
 	Crashed           Reason = "crashed"            // its handler ended the process again and again
-	Cancelled         Reason = "cancelled"          // a person discarded it
+	Cancelled         Reason = "cancelled"          // a person discarded it; of a call: its context was cancelled
 )
 
 // Why a job is deferred, besides UserBudget.

@@ -132,6 +132,9 @@ type Attempt struct {
 	Verb      Verb          `json:"verb,omitempty"`
 	Reason    Reason        `json:"reason,omitempty"`
 	Delay     time.Duration `json:"delay_ns,omitempty"`
+	// Tries is how many attempts it stands for, if more than one: those of a call
+	// by [Policy.Do] that failed. Number is that of the last.
+	Tries int `json:"tries,omitempty"`
 	// NotStarted: the effect certainly did not happen.
 	NotStarted bool `json:"not_started,omitempty"`
 	// Throttled: the downstream asked for fewer calls.

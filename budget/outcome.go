@@ -104,8 +104,8 @@ type State struct {
 
 // OutcomeOf returns how a call ended for its downstream, given what the handler
 // said. What is permanent, or asks for another payload, is the caller's fault;
-// output that is of no use came from a downstream that works; a panic, a snooze
-// and a cancelled context tell nothing.
+// output that is of no use came from a downstream that works; a panic, a snooze,
+// a cancelled context and a call that was never made tell nothing.
 func OutcomeOf(err error) Outcome {
 	var (
 		throttled *mulligan.ThrottledError
@@ -114,12 +114,13 @@ func OutcomeOf(err error) Outcome {
 		unusable  *mulligan.UnusableError
 		snooze    *mulligan.SnoozeError
 		refused   *mulligan.CredentialError
+		call      *mulligan.CallError
 	)
 	what := mulligan.ErrorType(err)
 	switch {
 	case err == nil:
 		return Outcome{Result: Succeeded}
-	case what == "panic", errors.As(err, &snooze), errors.Is(err, context.Canceled):
+	case what == "panic", errors.As(err, &snooze), errors.Is(err, context.Canceled), errors.As(err, &call) && call.Attempts == 0:
 		return Outcome{}
 	case errors.As(err, &permanent), errors.As(err, &changed):
 		return Outcome{Result: CallersFault}

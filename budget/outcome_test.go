@@ -32,6 +32,9 @@ func TestWhatAHandlersErrorSaysOfItsDownstream(t *testing.T) {
 		{"a snooze tells nothing", mulligan.Snooze(time.Minute), budget.Outcome{}},
 		{"a panic tells nothing", mulligan.Typed("panic", flaky), budget.Outcome{}},
 		{"an interrupted call tells nothing", context.Canceled, budget.Outcome{}},
+		{"a call that was never made tells nothing", &mulligan.CallError{Reason: mulligan.Expired, Ended: context.DeadlineExceeded}, budget.Outcome{}},
+		{"a failed call is a failure", &mulligan.CallError{Reason: mulligan.AttemptsExhausted, Attempts: 4, Err: flaky}, budget.Outcome{Result: budget.Failed}},
+		{"a call is judged by its last attempt", &mulligan.CallError{Reason: mulligan.Expired, Attempts: 4, Err: flaky, Ended: context.DeadlineExceeded}, budget.Outcome{Result: budget.Failed}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := budget.OutcomeOf(c.err); got != c.want {

@@ -131,7 +131,7 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	d.tell(rec, e.started)
 	var result []byte
-	result, e.err = w.call(ctx, k.handler, &job, limit)
+	result, e.err = w.call(w.calling(ctx, k, d, steps), k.handler, &job, limit)
 	e.took = time.Since(e.started)
 	d.permit.End(time.Now(), d.outcome(ctx, e.err, limit < k.Policy.Timeout/2))
 	var lost bool

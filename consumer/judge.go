@@ -37,7 +37,11 @@ func interruption(err error) bool {
 		throttled *mulligan.ThrottledError
 		snooze    *mulligan.SnoozeError
 		refused   *mulligan.CredentialError
+		called    *mulligan.CallError
 	)
+	if errors.As(err, &called) && called.Attempts > 0 {
+		return false // attempts that had ended by themselves are the job's
+	}
 	return !errors.Is(err, mulligan.ErrInDoubt) && !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &changed) &&
 		!errors.As(err, &throttled) && !errors.As(err, &snooze) && !errors.As(err, &refused)
 }

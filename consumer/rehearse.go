@@ -22,6 +22,9 @@ type Rehearsal struct {
 	Result    []byte
 	Err       error
 	ErrorType string
+	// Tries is how many attempts this was: those of a call by [mulligan.Policy.Do]
+	// that failed, else one.
+	Tries int
 	// Steps has the steps of a keyed or once job. Set it as the next attempt's
 	// [mulligan.Job.Steps], so that what is done is not repeated.
 	Steps mulligan.Steps
@@ -29,7 +32,8 @@ type Rehearsal struct {
 
 // Rehearse runs a handler on a job and judges the outcome by the rules that a
 // worker goes by. The job's Attempt is the number of this call; zero means the
-// first. Budgets, deadlines and the time of earlier attempts are left out.
+// first. Budgets, deadlines and the time of earlier attempts are left out. Calls
+// by [mulligan.Policy.Do] in it are tried again as in a worker, and sleep between.
 func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job mulligan.Job) (Rehearsal, error) {
 	k, err := kind.Normal()
 	if err != nil {
@@ -54,9 +58,10 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 		job.Steps = kept
 	}
 	started := time.Now()
-	result, err := new(Worker).call(ctx, h, &job, k.Policy.Timeout)
+	calls := &calls{d: &delivery{facts: facts{effect: k.Effect, deadline: time.Now().Add(mulligan.DefaultDeadline)}}, steps: &kept.steps}
+	result, err := new(Worker).call(calls.in(ctx), h, &job, k.Policy.Timeout)
 	e := ending{facts: facts{effect: k.Effect}, took: time.Since(started)}
 	e.stepped, _ = kept.used()
-	v := k.Policy.Judge(e.attempt(&kept.rec, job.Attempt), err, mulligan.Chance{U: 0.5, V: 0.5})
-	return Rehearsal{Verb: string(v.Verb), Reason: v.Reason, Delay: v.Delay, Changed: v.Changed, Result: result, Err: err, ErrorType: v.ErrorType, Steps: job.Steps}, nil
+	v := k.Policy.Judge(e.attempt(&kept.rec, job.Attempt+mulligan.Tries(err)-1), err, mulligan.Chance{U: 0.5, V: 0.5})
+	return Rehearsal{Verb: string(v.Verb), Reason: v.Reason, Delay: v.Delay, Changed: v.Changed, Result: result, Err: err, ErrorType: v.ErrorType, Tries: mulligan.Tries(err), Steps: job.Steps}, nil
 }

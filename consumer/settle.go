@@ -44,11 +44,14 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	begin(r, e.facts)
 	number := e.ends(r)
 	v = e.policy.Judge(e.attempt(r, number), e.err, e.chance)
-	if r.FirstCall.IsZero() && e.effect != mulligan.Pure && !mulligan.DidNotStart(e.err) && v.Reason != mulligan.Snoozed {
+	planned, tries := v.Verb == retry, mulligan.Tries(e.err)
+	if r.FirstCall.IsZero() && e.effect != mulligan.Pure && !mulligan.DidNotStart(e.err) && (v.Reason != mulligan.Snoozed || tries > 1) {
 		r.FirstCall = e.started
 	}
-	planned := v.Verb == retry
-	if v.Verb != deferred { // a snooze is not an attempt
+	if v.Verb == deferred { // a snooze is not an attempt; those before it in the same call are
+		number, tries = number-1, tries-1
+	}
+	if tries > 0 {
 		r.Attempts, r.Spent = max(r.Attempts, number), r.Spent+e.took
 	}
 	switch {
@@ -92,18 +95,20 @@ func (e ending) standBack(r *mulligan.Record) verdict {
 	return verdict{Verb: nak, Reason: mulligan.InProgress, Due: e.now.Add(shortWait)}
 }
 
-// ends takes the call's own start back and returns its number. Another's start
-// stays: of a first delivery without a mark none is noted, and whatever ended
-// then stands for all before it.
+// ends takes the call's own start back and returns its number, or that of its
+// last attempt if it stands for several. Another's start stays: of a first
+// delivery without a mark none is noted, and whatever ended then stands for all
+// before it.
 func (e ending) ends(r *mulligan.Record) (number int) {
 	if !e.marks() || r.Start != nil && r.Start.Delivery == e.start {
 		r.Starts = 0
 	}
+	more := mulligan.Tries(e.err) - 1
 	noted := r.Noted(unended(e.start))
 	if noted == nil {
-		return r.Attempts + 1
+		return r.Attempts + 1 + more
 	}
-	number = noted.Number
+	number = noted.Number + more
 	r.History = slices.DeleteFunc(r.History, func(a mulligan.Attempt) bool { return a.Run == unended(e.start) })
 	return number
 }
@@ -157,6 +162,9 @@ func (e ending) entry(r *mulligan.Record, v verdict) mulligan.Attempt {
 	if v.Verb != ack {
 		a.Verb, a.ErrorType, a.Error = v.Verb, v.ErrorType, v.Error
 		a.NotStarted, a.Throttled = mulligan.DidNotStart(e.err), budget.OutcomeOf(e.err).Result == budget.Throttled
+	}
+	if tries := mulligan.Tries(e.err); tries > 1 {
+		a.Tries = tries
 	}
 	if v.Changed != nil {
 		a.Change = mergePatch(e.input, v.Changed)

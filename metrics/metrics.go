@@ -53,7 +53,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		attempts:   counter("mulligan_attempts_total", "Handler calls that ended, by outcome: ok, or the error's type.", "kind", "outcome"),
-		retries:    counter("mulligan_retries_total", "Retries planned, by the error's type and whether they are a nak or a park.", "kind", "error_type", "verb"),
+		retries:    counter("mulligan_retries_total", "Retries planned, by the error's type and whether they are a nak, a park or inside the handler (retry).", "kind", "error_type", "verb"),
 		deferred:   counter("mulligan_deferred_total", "Jobs put off without having used an attempt, or to a later place of their user's.", "kind", "reason"),
 		recovered:  counter("mulligan_recovered_total", "Jobs done, but not at the first attempt, by the type of the last error: whether retrying helps.", "kind", "error_type"),
 		done:       counter("mulligan_done_total", "Jobs done.", "kind"),

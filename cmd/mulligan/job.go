@@ -170,6 +170,9 @@ func (p *program) showHistory(history []api.AttemptView) {
 // notes are what is known of an attempt besides how it failed.
 func notes(a api.AttemptView) string {
 	var all []string
+	if a.Tries > 1 {
+		all = append(all, fmt.Sprintf("%d attempts in one call", a.Tries))
+	}
 	if a.NotStarted {
 		all = append(all, "no effect for certain")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/consumer/consumertest"
@@ -55,6 +56,29 @@ func ExampleRun_steps() {
 	// charge under the key order.confirm/order-42/charge
 	// retry after the disk is full
 	// ack r-1
+}
+
+// A handler that calls a provider by a policy of its own, and hands over to the
+// queue what that could not do.
+func ExampleRun_later() {
+	t := &printer{} // in a test of your own this is its t
+
+	kind := mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure, Policy: mulligan.DurablePolicy()}
+	handler := func(hand func(error) error) mulligan.Handler {
+		return mulligan.HandlerFunc(func(ctx context.Context, job *mulligan.Job) ([]byte, error) {
+			err := mulligan.Policy{Attempts: 2, FirstDelay: time.Millisecond}.Do(ctx, func(context.Context) error {
+				return errors.New("overloaded")
+			})
+			return nil, hand(err)
+		})
+	}
+	later := consumertest.Run(t, kind, handler(mulligan.Later), mulligan.Job{})
+	fmt.Println(later.Verb, "after", later.Tries, "tries and", later.Delay)
+	ended := consumertest.Run(t, kind, handler(func(err error) error { return err }), mulligan.Job{})
+	fmt.Println(ended.Verb, ended.Reason)
+	// Output:
+	// retry after 2 tries and 200ms
+	// spend attempts_exhausted
 }
 
 type printer struct{ testing.TB }

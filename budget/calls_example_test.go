@@ -1,0 +1,40 @@
+package budget_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/budget"
+)
+
+// A service that is no worker shares one budget among all its calls.
+func ExampleCalls() {
+	d, err := budget.NewDownstream(budget.Limits{}, time.Now())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := mulligan.WithDownstream(context.Background(), budget.Calls{Downstream: d, User: "ada"})
+	tries := 0
+	err = mulligan.Policy{FirstDelay: time.Millisecond}.Do(ctx, func(ctx context.Context) error {
+		if tries++; tries == 1 {
+			return errors.New("connection reset")
+		}
+		return nil
+	})
+	fmt.Println(tries, err)
+	// Output: 2 <nil>
+}
+
+func ExamplePermit_EndOf() {
+	d, _ := budget.NewDownstream(budget.Limits{}, time.Now())
+	permit, _ := d.Start(time.Now(), nil)
+	end := permit.EndOf("ada")
+	end(mulligan.After(30*time.Second, errors.New("too many requests")))
+	end(nil) // the first end counts
+	fmt.Println(d.Held(time.Now()).Why)
+	// Output: gate
+}
