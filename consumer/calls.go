@@ -26,8 +26,8 @@ type calls struct {
 
 // calling returns the context for the handler of d's job.
 func (w *Worker) calling(ctx context.Context, k handled, d *delivery, s *steps) context.Context {
-	c := &calls{w: w, k: k, d: d, steps: s}
-	c.User = d.env.User
+	c := &calls{w: w, k: k, d: d, steps: s, permit: d.permit}
+	c.Calls = budget.Calls{Downstream: d.lane.calls, User: d.env.User}
 	return c.in(ctx)
 }
 

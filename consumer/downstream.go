@@ -112,8 +112,10 @@ func (l *lane) tokens(ctx context.Context, n int) (taken []*budget.Token) {
 	return taken
 }
 
-// tell tells the downstream whether the call of d is a retry, and of what.
+// tell tells the downstream whether the call of d, which begins, is a retry, and
+// of what. Its token is used by that, however the call ends.
 func (d *delivery) tell(r *mulligan.Record, now time.Time) {
+	d.token = nil
 	if r.Attempts == 0 {
 		d.permit.First(now)
 		return
