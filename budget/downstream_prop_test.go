@@ -64,7 +64,8 @@ func (m *model) pass(t *rapid.T, by time.Duration) {
 // anyOutcome is more often a failure or a success than not, so that breakers
 // trip and close.
 func anyOutcome(t *rapid.T) Outcome {
-	o := Outcome{Result: rapid.OneOf(rapid.SampledFrom(results), rapid.SampledFrom([]Result{Succeeded, Failed})).Draw(t, "result")}
+	o := Outcome{Result: rapid.OneOf(rapid.SampledFrom(results), rapid.SampledFrom([]Result{Succeeded, Failed})).Draw(t, "result"),
+		User: rapid.SampledFrom([]string{"", "", "ada", "bob", "eve"}).Draw(t, "user")}
 	if o.Result == Throttled {
 		o.Hint = time.Duration(rapid.SampledFrom([]int{-1, 0, 0, 1, 5, 1000}).Draw(t, "hint")) * time.Second
 	}
@@ -83,12 +84,17 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"start many": m.startMany,
 		"retry":      m.retry,
 		"paid":       func(t *rapid.T) { m.start(t, m.d.Paid(rapid.SampledFrom(results).Draw(t, "after")), true) },
+		"is a retry": m.isRetry,
+		"is none":    m.isFirst,
 		"end":        m.end,
 		"end many":   m.endMany,
 		"end again": func(t *rapid.T) {
 			if len(m.ended) > 0 {
 				m.unchanged(t, func() {
-					rapid.SampledFrom(m.ended).Draw(t, "permit").End(m.now, anyOutcome(t))
+					permit := rapid.SampledFrom(m.ended).Draw(t, "permit")
+					permit.End(m.now, anyOutcome(t))
+					permit.Retry(m.now, Throttled)
+					permit.First(m.now)
 				})
 			}
 		},
@@ -178,6 +184,34 @@ func (m *model) start(t *rapid.T, token *Token, foreign bool) {
 		t.Fatalf("%d are in flight of %d allowed, and %d of %d slots", d.flow.current, d.limit(), d.flow.all, m.limits.Slots)
 	}
 	m.flights = append(m.flights, flight{permit, token, foreign})
+}
+
+// isRetry has a call turn out to be a retry.
+func (m *model) isRetry(t *rapid.T) {
+	if len(m.flights) == 0 {
+		return
+	}
+	f := &m.flights[rapid.IntRange(0, len(m.flights)-1).Draw(t, "flight")]
+	after := rapid.SampledFrom(results).Draw(t, "after")
+	if had := f.token; had != nil && !f.foreign {
+		m.spend(t, min(costAfter(after)-had.cost, 0))
+	}
+	f.foreign = f.foreign || f.token == nil
+	f.permit.Retry(m.now, after)
+	f.token = m.d.calls[f.permit.place].token
+}
+
+// isFirst has a call turn out to be a first attempt.
+func (m *model) isFirst(t *rapid.T) {
+	if len(m.flights) == 0 {
+		return
+	}
+	f := &m.flights[rapid.IntRange(0, len(m.flights)-1).Draw(t, "flight")]
+	if f.token != nil && !f.foreign {
+		m.spend(t, -f.token.cost)
+	}
+	f.permit.First(m.now)
+	f.token, f.foreign = nil, false
 }
 
 func (m *model) end(t *rapid.T) {
