@@ -50,17 +50,21 @@ func (w *Worker) limits(downstream string) budget.Limits {
 // warn says which downstreams a storm of retries could keep down.
 func (w *Worker) warn() {
 	for _, l := range w.lanes {
-		set := w.Downstreams[l.downstream]
-		load := budget.Load{Downstream: l.downstream, Limits: w.limits(l.downstream), Capacity: set.Capacity, Peak: set.Peak}
-		for _, k := range w.kinds {
-			if k.Downstream == l.downstream && (load.Timeout == 0 || k.Policy.Timeout < load.Timeout) {
-				load.Timeout = k.Policy.Timeout
-			}
-		}
-		for _, line := range budget.StormWarnings(int(l.peers.Load()), load) {
+		for _, line := range l.warnings() {
 			w.Log.Warn().Str("downstream", l.downstream).Msg(line)
 		}
 	}
+}
+
+func (l *lane) warnings() []string {
+	set := l.w.Downstreams[l.downstream]
+	load := budget.Load{Downstream: l.downstream, Limits: l.w.limits(l.downstream), Capacity: set.Capacity, Peak: set.Peak}
+	for _, k := range l.w.kinds {
+		if k.Downstream == l.downstream && (load.Timeout == 0 || k.Policy.Timeout < load.Timeout) {
+			load.Timeout = k.Policy.Timeout
+		}
+	}
+	return budget.StormWarnings(int(l.peers.Load()), load)
 }
 
 // enter waits until the downstream lets a call of d start, or ctx ends.
@@ -163,8 +167,15 @@ func (l *lane) notice(now time.Time) {
 	}
 }
 
-// shown is the downstream for metrics.
-func (l *lane) shown(now time.Time) metrics.Downstream {
-	s := l.calls.State(now)
-	return metrics.Downstream{Held: string(l.calls.Held(now).Why), Breaker: string(s.Breaker), Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens}
+// state is how the downstream stands.
+func (l *lane) state(now time.Time) DownstreamState {
+	s, held := l.calls.State(now), l.calls.Held(now)
+	return DownstreamState{Name: l.downstream, Held: string(held.Why), Until: held.Until, CredentialRefused: s.Breaker == budget.PhaseCredential,
+		Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens, Warnings: l.warnings()}
+}
+
+// shown is the same for metrics.
+func (l *lane) shown() metrics.Downstream {
+	s := l.state(time.Now())
+	return metrics.Downstream{Held: s.Held, CredentialRefused: s.CredentialRefused, Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 	"github.com/mulligan-queue/mulligan/internal/pull"
-	"github.com/mulligan-queue/mulligan/metrics"
 )
 
 const (
@@ -77,7 +76,7 @@ func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
 			return nil, err
 		}
 	}
-	w.Metrics.Watch(downstream, func() metrics.Downstream { return l.shown(time.Now()) })
+	w.Metrics.Watch(downstream, l.shown)
 	return l, nil
 }
 

@@ -113,6 +113,11 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("worker: announce: %w", err)
 	}
 	defer func() { _ = service.Stop() }()
+	asked, err := w.tellState()
+	if err != nil {
+		return fmt.Errorf("worker: announce: %w", err)
+	}
+	defer func() { _ = asked.Unsubscribe() }()
 	if unwatch, err := w.Topology.WatchKinds(ctx, w.js, w.compare); err != nil {
 		w.Log.Warn().Err(err).Msg("cannot see how other workers declare kinds")
 	} else {

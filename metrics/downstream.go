@@ -8,11 +8,11 @@ import (
 
 // A Downstream is how a downstream stands in one worker.
 type Downstream struct {
-	Held     string  // why nothing is pulled for it: open, credential or gate; empty if it is not held
-	Breaker  string  // closed, open, half_open or credential
-	Limit    int     // calls that may be in flight
-	InFlight int     // calls that are
-	Tokens   float64 // retries saved
+	Held              string // why nothing is pulled for it: open, credential or gate; empty if it is not held
+	CredentialRefused bool
+	Limit             int     // calls that may be in flight
+	InFlight          int     // calls that are
+	Tokens            float64 // retries saved
 }
 
 // watched reads the downstreams when the metrics are.
@@ -59,7 +59,7 @@ func (w *watched) Collect(out chan<- prometheus.Metric) {
 		for _, why := range []string{"open", "credential", "gate"} {
 			out <- prometheus.MustNewConstMetric(held, prometheus.GaugeValue, truth(d.Held == why), name, why)
 		}
-		gauge("mulligan_credential_refused", "1 from when the downstream refused the credential until a probe is accepted: renew it.", truth(d.Breaker == "credential"))
+		gauge("mulligan_credential_refused", "1 from when the downstream refused the credential until a probe is accepted: renew it.", truth(d.CredentialRefused))
 		gauge("mulligan_calls_limit", "Calls of the downstream that this worker may have in flight.", float64(d.Limit))
 		gauge("mulligan_calls_in_flight", "Calls of the downstream that this worker has in flight.", float64(d.InFlight))
 		gauge("mulligan_retry_tokens", "Retries of the downstream that this worker has saved.", d.Tokens)

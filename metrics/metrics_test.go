@@ -37,7 +37,7 @@ func tellAll(m *metrics.Metrics, errorType string) {
 	m.FreshHeld(true)
 	m.Tripped("mailer", "credential")
 	m.Watch("mailer", func() metrics.Downstream {
-		return metrics.Downstream{Held: "credential", Breaker: "credential", Limit: 16, InFlight: 3, Tokens: 4.5}
+		return metrics.Downstream{Held: "credential", CredentialRefused: true, Limit: 16, InFlight: 3, Tokens: 4.5}
 	})
 }
 

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -303,6 +304,45 @@ func TestReplicasAreCompared(t *testing.T) {
 		f.replicas("stream", jetstream.StreamConfig{Replicas: c.want}, c.cluster, nodes)
 		if f.found[0].Status != c.status {
 			t.Errorf("%s: %+v, want %s", c.name, f.found[0], c.status)
+		}
+	}
+}
+
+func TestWhatHoldsJobsBackIsFound(t *testing.T) {
+	e := installed(t)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	w := &consumer.Worker{Conn: e.Conn, Downstreams: map[string]consumer.Downstream{"mailer": {Capacity: 10, Peak: 20}}}
+	kind := mulligan.Kind{Name: "email.send", Effect: mulligan.Keyed, Downstream: "mailer"}
+	w.Handle(kind, mulligan.HandlerFunc(func(context.Context, *mulligan.Job) ([]byte, error) {
+		return nil, mulligan.RefusedCredential(errors.New("API key has expired"))
+	}))
+	go func() { ended <- w.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	pub := &mulligan.Publisher{Conn: e.Conn, Kinds: []mulligan.Kind{kind}}
+	if _, err := pub.Publish(ctx, mulligan.Job{Kind: kind.Name, ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		var credential, storm bool
+		found := visit(t, e, "")
+		for _, f := range found {
+			if f.Check != "downstream mailer" {
+				continue
+			}
+			credential = credential || f.Status == Fail && strings.Contains(f.Detail, "refuses the credential") && strings.Contains(f.Do, "renew")
+			storm = storm || f.Status == Warn && strings.Contains(f.Detail, "a peak of 20/s is 23/s with its retries") && strings.HasPrefix(f.Do, "keep the peak under")
+		}
+		if credential && storm {
+			return // each visit waits for answers, so this takes its time
+		}
+		if t.Context().Err() != nil {
+			t.Fatalf("still found %+v", found)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/consumer"
@@ -55,6 +56,7 @@ func (f *findings) workers(ctx context.Context, kinds []mulligan.Kind) {
 		return
 	}
 	f.declarations(kinds, live)
+	f.held(ctx)
 	var idle []string
 	for _, k := range kinds {
 		if !slices.ContainsFunc(live, func(p Process) bool { return slices.Contains(p.Kinds, k.Name) }) {
@@ -66,6 +68,38 @@ func (f *findings) workers(ctx context.Context, kinds []mulligan.Kind) {
 		return
 	}
 	f.ok(check, "%d live, every kind is served", len(live))
+}
+
+// held says which downstreams hold their jobs back, in which workers, and which
+// could be kept down by their retries.
+func (f *findings) held(ctx context.Context) {
+	all, err := states(ctx, f.Conn, f.Topology)
+	if err != nil {
+		return // reported for the workers
+	}
+	free := 0
+	for _, w := range all {
+		for _, d := range w.Downstreams {
+			check := "downstream " + d.Name
+			for _, line := range d.Warnings {
+				what, remedy, _ := strings.Cut(strings.TrimPrefix(line, check+": "), ": ")
+				f.warn(check, what, remedy)
+			}
+			switch where := "by worker " + w.Host + "/" + w.PID; {
+			case d.CredentialRefused:
+				f.fail(check, "it refuses the credential; held "+where, "renew the credential: the jobs wait until a probe is accepted")
+			case d.Held == "gate":
+				f.warn(check, "it asked to wait; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "nothing, unless it goes on: then ask it for less, with a lower concurrency")
+			case d.Held != "":
+				f.warn(check, "most of its calls fail; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "see what its calls fail of, in the worker's log or mulligan_attempts_total; the jobs wait, and go on by themselves")
+			default:
+				free++
+			}
+		}
+	}
+	if free > 0 {
+		f.ok("holds", "%d downstreams of %d workers are not held", free, len(all))
+	}
 }
 
 // declarations compares what live workers declare with what the last one wrote:

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/consumer"
 )
 
 // A Process is a live worker or scheduler, as it tells about itself.
@@ -42,30 +43,52 @@ func Live(ctx context.Context, nc *nats.Conn, t mulligan.Topology, service strin
 	if err != nil {
 		return nil, fmt.Errorf("look for %s: %w", service, err)
 	}
-	inbox := nc.NewRespInbox()
-	sub, err := nc.SubscribeSync(inbox)
+	var live []Process
+	err = ask(ctx, nc, subject, func(answer []byte) {
+		var info micro.Info
+		if json.Unmarshal(answer, &info) == nil && info.Metadata["prefix"] == t.JobsRoot() {
+			live = append(live, Process{ID: info.ID, Host: info.Metadata["host"], PID: info.Metadata["pid"],
+				Downstreams: list(info.Metadata["downstreams"]), Kinds: list(info.Metadata["kinds"]), Declared: declarations(info.Metadata["declared"])})
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("look for %s: %w", service, err)
 	}
+	return sorted(live), nil
+}
+
+// states asks all live workers of a topology how they stand.
+func states(ctx context.Context, nc *nats.Conn, t mulligan.Topology) (all []consumer.State, err error) {
+	err = ask(ctx, nc, consumer.StateSubject, func(answer []byte) {
+		var s consumer.State
+		if json.Unmarshal(answer, &s) == nil && s.Prefix == t.JobsRoot() {
+			all = append(all, s)
+		}
+	})
+	slices.SortFunc(all, func(a, b consumer.State) int { return strings.Compare(a.Host+a.PID, b.Host+b.PID) })
+	return all, err
+}
+
+// ask hands each answer to a request to take, of those that come within a moment.
+// If nobody serves the subject, the server says so with an empty answer.
+func ask(ctx context.Context, nc *nats.Conn, subject string, take func(answer []byte)) error {
+	inbox := nc.NewRespInbox()
+	sub, err := nc.SubscribeSync(inbox)
+	if err != nil {
+		return err
+	}
 	defer func() { _ = sub.Unsubscribe() }()
 	if err := nc.PublishRequest(subject, inbox, nil); err != nil {
-		return nil, fmt.Errorf("look for %s: %w", service, err)
+		return err
 	}
 	within, cancel := context.WithTimeout(ctx, answersFor)
 	defer cancel()
-	var live []Process
 	for {
 		m, err := sub.NextMsgWithContext(within)
 		if err != nil {
-			return sorted(live), ended(ctx, err)
+			return ended(ctx, err)
 		}
-		var info micro.Info
-		// Nobody serves the subject: the server says so without a body.
-		if json.Unmarshal(m.Data, &info) != nil || info.Metadata["prefix"] != t.JobsRoot() {
-			continue
-		}
-		live = append(live, Process{ID: info.ID, Host: info.Metadata["host"], PID: info.Metadata["pid"],
-			Downstreams: list(info.Metadata["downstreams"]), Kinds: list(info.Metadata["kinds"]), Declared: declarations(info.Metadata["declared"])})
+		take(m.Data)
 	}
 }
 
@@ -77,7 +100,7 @@ func ended(ctx context.Context, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) {
 		return nil
 	}
-	return fmt.Errorf("look for live processes: %w", err)
+	return err
 }
 
 func list(joined string) []string {
