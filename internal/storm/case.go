@@ -34,30 +34,51 @@ type Case struct {
 	Cured bool
 }
 
-// Names are those of the cases, for [Named].
+// Names are those of the cases that [Named] knows.
 func Names() []string {
 	var names []string
 	for _, c := range cases() {
 		names = append(names, c.Name)
 	}
-	return names
+	return append(names, Phase)
 }
 
-// Named returns a case at a load, a share of what the provider serves over 0 and
-// under 1.
-func Named(name string, load float64) (Case, error) {
+// Phase is the name of the standard case at nine loads.
+const Phase = "phase"
+
+// Named returns the cases to run for a name, at a load that is a share of what
+// the provider serves, over 0 and under 1. It is one case, but two for poison: as
+// it is and with that user cured; and for a phase diagram one for each load.
+func Named(name string, load float64) ([]Case, error) {
 	if !(load > 0 && load < 1) {
-		return Case{}, fmt.Errorf("load %v is not between 0 and 1", load)
+		return nil, fmt.Errorf("load %v is not between 0 and 1", load)
 	}
-	for _, c := range cases() {
-		if c.Name == name {
-			c.Load = load
-			return c, nil
+	all := cases()
+	if name == Phase {
+		var out []Case
+		for tenths := range 9 {
+			c := all[0]
+			c.Load = float64(tenths+1) / 10
+			out = append(out, c)
 		}
+		return out, nil
 	}
-	return Case{}, fmt.Errorf("case %q is not one of %s", name, strings.Join(Names(), ", "))
+	for _, c := range all {
+		if c.Name != name {
+			continue
+		}
+		c.Load = load
+		if c.Poison == 0 {
+			return []Case{c}, nil
+		}
+		cured := c
+		cured.Name, cured.Cured = c.Name+" cured", true
+		return []Case{c, cured}, nil
+	}
+	return nil, fmt.Errorf("case %q is not one of %s", name, strings.Join(Names(), ", "))
 }
 
+// cases are all there are, the standard one first.
 func cases() []Case {
 	base := Case{
 		Horizon: 150 * time.Second, Workers: 4, Timeout: time.Second,

@@ -26,7 +26,7 @@ func (c *clock) at(t time.Time, do func()) {
 		t = c.now
 	}
 	c.serial++
-	heap.Push(&c.events, event{t, c.serial, do})
+	heap.Push(&c.events, &event{t, c.serial, do})
 }
 
 func (c *clock) after(d time.Duration, do func()) { c.at(c.now.Add(d), do) }
@@ -34,14 +34,14 @@ func (c *clock) after(d time.Duration, do func()) { c.at(c.now.Add(d), do) }
 // run lets time pass until nothing is planned any more.
 func (c *clock) run() {
 	for len(c.events) > 0 {
-		e := heap.Pop(&c.events).(event)
+		e := heap.Pop(&c.events).(*event)
 		c.now = e.at
 		e.do()
 	}
 }
 
 // events is a heap with the next event on top.
-type events []event
+type events []*event
 
 func (e events) Len() int      { return len(e) }
 func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
@@ -51,11 +51,11 @@ func (e events) Less(i, j int) bool {
 	}
 	return e[i].at.Before(e[j].at)
 }
-func (e *events) Push(x any) { *e = append(*e, x.(event)) }
+func (e *events) Push(x any) { *e = append(*e, x.(*event)) }
 func (e *events) Pop() any {
 	last := len(*e) - 1
 	x := (*e)[last]
-	(*e)[last] = event{} // let go of what it did
+	(*e)[last] = nil
 	*e = (*e)[:last]
 	return x
 }

@@ -131,7 +131,7 @@ func quantile(sorted []time.Duration, q float64) float64 {
 }
 
 // lastSeconds of the run are too few to say that anything is for good.
-const lastSeconds = 5
+const lastSeconds = 10
 
 // recovery goes back from the horizon: owed is by how much successes were short
 // of arrivals since the fault ended, and most is the largest of it later on.
