@@ -7,6 +7,9 @@ const (
 	firstOpen = time.Second
 	maxOpen   = 30 * time.Second
 	probes    = 5
+	// firstProbes is for how long a breaker that half-opens leaves its probes to
+	// first attempts; then retries may probe too, should there be nothing else.
+	firstProbes = time.Second
 )
 
 // A Phase is that of a downstream's breaker.

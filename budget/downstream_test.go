@@ -17,6 +17,7 @@ import (
 //	retry a         takes a token, and starts
 //	paid a          starts, paid for elsewhere
 //	no a probe      a may not start, for that cause
+//	none open 1     no token for a retry, why and for how long
 //	end a failed    a ends so; throttled:30 with a hint of as many seconds
 //	20 failed       so many start and end so, one after the other
 //	is open         the phase
@@ -89,6 +90,12 @@ func (p *play) step(w []string) string {
 	case "no":
 		_, wait := p.d.Start(p.now, p.tokens[w[1]])
 		return differ(string(wait.Why), w[2])
+	case "none":
+		token, wait := p.d.Take(p.now, Failed)
+		if token != nil {
+			return "there is a token"
+		}
+		return differ(fmt.Sprint(wait.Why, " ", wait.Until.Sub(p.now).Seconds()), strings.Join(w[1:], " "))
 	case "end":
 		p.permits[w[1]].End(p.now, outcome(w[2]))
 		return ""
@@ -242,6 +249,20 @@ func TestProbesAreFewAndNeverLeak(t *testing.T) {
 		{"one that outlives the next open period does not count", tripped + firstGood + "start b c d; end b failed; end d failed; +2; start d; end c ok; no e probe; end d ok; start e f g h; no i probe"},
 		{"nor does it hurt", tripped + firstGood + "start b c d; end b failed; end d failed; +2; start d; end c failed; is half_open; end c failed; end d ok; is half_open"},
 		{"after closing none is left", reclosed + "limit 1; start a; no b limit; end a ok; limit 2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) { newPlay(t, Limits{}).run(tt.script) })
+	}
+}
+
+func TestRetriesProbeOnlyWhenThereIsNothingElse(t *testing.T) {
+	for _, tt := range []struct{ name, script string }{
+		{"none is granted while it is open", tripped + "none open 1; tokens 10; +0.5; none open 0.5"},
+		{"nor in the second after that", tripped + "+1; none probe 1; +0.75; none probe 0.25; is half_open; tokens 10"},
+		{"then they probe", tripped + "+2; retry a; no b probe; end a ok; is half_open; retry b c d e; end b ok; end c ok; end d ok; end e ok; is closed"},
+		{"once it has closed they are granted", reclosed + "retry a"},
+		{"a token taken before may be used and given back", "retry a b; 20 failed; end b dropped; end a ok; +1; is half_open; tokens 10"},
+		{"one that was paid for when it was planned may probe", tripped + "+1; paid a; end a ok"},
+		{"a refused credential is no other", "1 401; none credential 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { newPlay(t, Limits{}).run(tt.script) })
 	}
