@@ -68,13 +68,13 @@ func TestMulliganRecoversWithinSecondsAtEveryLoad(t *testing.T) {
 	t.Parallel()
 	for _, r := range fared(named(t, Phase, 0.5), policy(t, "Mulligan")) {
 		w := r.Worst
-		if !within(w.Recovery, 5) || w.After > 1.015 || r.Load > 0.55 && w.Wasted > 0.13 {
-			t.Errorf("want successes back within 5 s, hardly any retry after the fault, and under 13 %% of the work wasted: %v", r)
+		if !within(w.Recovery, 4) || w.After > 1.015 || r.Load > 0.55 && w.Wasted > 0.13 {
+			t.Errorf("want successes back within 4 s, hardly any retry after the fault, and under 13 %% of the work wasted: %v", r)
 		}
-		// Within its timeout a provider that is ten times slower answers a call with
-		// a chance of 63 % at best: where the load is so low that it goes on being
-		// called, a few jobs fail four times by chance.
-		if r.Load > 0.25 && w.Dead > 0 || w.Success < 0.995 {
+		// A provider that is ten times slower answers a call in time with a chance of
+		// 63 % at best. Where the load is so low that it goes on being called, a job
+		// may fail four times by chance.
+		if r.Load > 0.15 && w.Dead > 0 || w.Success < 0.999 {
 			t.Errorf("want no job dead because of the fault: %v", r)
 		}
 	}
@@ -89,14 +89,19 @@ func TestMulliganDrainsTheBacklogAboutAsFastAsTheProviderServes(t *testing.T) {
 	}
 }
 
-func TestAnOutageKillsHardlyAnyJob(t *testing.T) {
+func TestAnOutageIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	rs := fared(named(t, "outage", 0.7), policy(t, "Mulligan"), policy(t, "backoff + jitter ×4"))
-	if r := rs[0]; !within(r.Worst.Recovery, 5) || r.Worst.Success < 0.999 || r.Worst.After > 1.01 || r.Worst.InFault > 2 {
-		t.Errorf("want successes back within 5 s and next to no job dead: %v", r)
+	var loads []Case
+	for _, load := range []float64{0.2, 0.5, 0.7, 0.9} {
+		loads = append(loads, named(t, "outage", load)...)
 	}
-	if r := rs[1]; r.Dead < 100*rs[0].Worst.Dead || r.Dead < 500 {
-		t.Errorf("want hundreds of jobs dead: %v", r)
+	for _, r := range fared(loads, policy(t, "Mulligan")) {
+		if w := r.Worst; !within(w.Recovery, 4) || w.Dead > 0 || w.After > 1.015 || w.InFault > 1.55 {
+			t.Errorf("want successes back within 4 s, no job dead and few attempts: %v", r)
+		}
+	}
+	if r := fared(named(t, "outage", 0.7), policy(t, "backoff + jitter ×4"))[0]; r.Dead < 500 {
+		t.Errorf("want that others have given hundreds of jobs up: %v", r)
 	}
 }
 
