@@ -117,10 +117,13 @@ func (p *program) stormTable(cases []storm.Case, reports []storm.Report) {
 		rows = append(rows, table.Row{policy, inFault, fmt.Sprintf("%.2f", r.After), percent(r.Wasted), recovered(r), drained(r),
 			percent(r.Success), fmt.Sprintf("%.1f", r.Dead), fmt.Sprintf("%.2f s", r.P50), fmt.Sprintf("%.2f s", r.P99)})
 	}
-	p.printTable(table.Row{"policy", "tries in fault", "after", "wasted", "recovers", "drained", "done", "dead", "p50", "p99"}, rows)
-	p.printf("tries: attempts of a job that arrived in the fault, or after it. wasted: the provider's work that nobody\n" +
-		"waited for, or that failed. recovers: after the fault successes keep up with arrivals. drained: no job is\n" +
+	p.printTable(table.Row{"policy", "attempts in fault", "after", "wasted", "recovers", "drained", "done", "dead", "p50", "p99"}, rows)
+	p.printf("attempts: of a job that arrived in the fault, or after it. wasted: the provider's work that nobody waited\n" +
+		"for, or that failed. recovers: after the fault successes keep up with arrivals for good. drained: no job is\n" +
 		"open for over a second. p50, p99: from a job's arrival until it was done.\n")
+	if c.Poison > 0 {
+		p.printf("All this is of the other users' jobs. cured: that user's calls succeed.\n")
+	}
 }
 
 // phaseTable has a row for each load and a column for each policy.
