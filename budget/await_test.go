@@ -138,6 +138,16 @@ func TestOneUserAmongOthersTripsNoBreaker(t *testing.T) {
 			calls(d, "", 10, budget.Succeeded)
 			calls(d, "eve", 1000, budget.Failed)
 		}, budget.PhaseClosed},
+		{"a user whose calls make up a row, but for one", func(d *budget.Downstream) {
+			calls(d, "ada", 1000, budget.Succeeded)
+			calls(d, "bob", 1, budget.Failed)
+			calls(d, "eve", 500, budget.Failed)
+		}, budget.PhaseClosed},
+		{"a row of which no user has over half", func(d *budget.Downstream) {
+			calls(d, "ada", 1000, budget.Succeeded)
+			calls(d, "bob", 10, budget.Failed)
+			calls(d, "eve", 10, budget.Failed)
+		}, budget.PhaseOpen},
 		{"all users fail", func(d *budget.Downstream) {
 			calls(d, "ada", 1, budget.Failed)
 			calls(d, "eve", 1000, budget.Failed)

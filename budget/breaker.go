@@ -7,6 +7,9 @@ const (
 	firstOpen = time.Second
 	maxOpen   = 30 * time.Second
 	probes    = 5
+	// firstProbes is for how long a breaker that half-opens leaves its probes to
+	// first attempts; then retries may probe too, should there be nothing else.
+	firstProbes = time.Second
 )
 
 // A Phase is that of a downstream's breaker.
@@ -92,9 +95,19 @@ func (b *breaker) probed(at time.Duration, r Result) {
 }
 
 func (b *breaker) trip(at time.Duration) {
-	b.openFor = min(max(2*b.openFor, firstOpen), maxOpen)
+	b.openFor = min(max(longer(b.openFor, at), firstOpen), maxOpen)
 	b.phase, b.until, b.good, b.bad = PhaseOpen, at+b.openFor, 0, 0
 	b.generation++
+}
+
+// longer is d or up to twice as long, by the chance that lies in the nanoseconds
+// of the time: workers that tripped together then probe at different times, so
+// that one of them soon finds a downstream that works again.
+func longer(d, at time.Duration) time.Duration {
+	x := uint64(at) * 0x9e3779b97f4a7c15 // mixed as SplitMix64 does
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return d + time.Duration((x^x>>31)%uint64(d+1))
 }
 
 // shown is the phase for people: a refused credential is one of its own until

@@ -53,7 +53,8 @@ func NewDownstream(l Limits, now time.Time) (*Downstream, error) {
 	}, nil
 }
 
-// Share says how many workers live, this one included: they share the floor.
+// Share says how many workers live, this one included: they share the floor and
+// the cap, of which each has one retry at least.
 // Fewer than one count as one, more than a million as a million.
 func (d *Downstream) Share(now time.Time, workers int) {
 	d.mu.Lock()
@@ -61,6 +62,7 @@ func (d *Downstream) Share(now time.Time, workers int) {
 	d.tick(now)
 	d.tokens.advance(d.at)
 	d.tokens.workers = min(max(workers, 1), maxWorkers)
+	d.tokens.add(0) // no more than the share
 	d.stir()
 }
 

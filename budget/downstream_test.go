@@ -17,10 +17,11 @@ import (
 //	retry a         takes a token, and starts
 //	paid a          starts, paid for elsewhere
 //	no a probe      a may not start, for that cause
+//	none open 1     no token for a retry, why and for how long
 //	end a failed    a ends so; throttled:30 with a hint of as many seconds
 //	20 failed       so many start and end so, one after the other
 //	is open         the phase
-//	held gate 30    why, and for how long; held: not at all
+//	held gate 30    why, and for how long; held: not at all; held open 1..2: about
 //	limit 4, flight 2, tokens 9.5
 type play struct {
 	t       *testing.T
@@ -89,6 +90,12 @@ func (p *play) step(w []string) string {
 	case "no":
 		_, wait := p.d.Start(p.now, p.tokens[w[1]])
 		return differ(string(wait.Why), w[2])
+	case "none":
+		token, wait := p.d.Take(p.now, Failed)
+		if token != nil {
+			return "there is a token"
+		}
+		return differ(fmt.Sprint(wait.Why, " ", wait.Until.Sub(p.now).Seconds()), strings.Join(w[1:], " "))
 	case "end":
 		p.permits[w[1]].End(p.now, outcome(w[2]))
 		return ""
@@ -144,9 +151,21 @@ func (p *play) look(w []string) string {
 		if h.Why != "" {
 			got += " " + strconv.FormatFloat(h.Until.Sub(p.now).Seconds(), 'g', 6, 64)
 		}
+		if len(w) == 3 && strings.Contains(w[2], "..") {
+			return p.about(h, w[1], w[2])
+		}
 		return differ(got, strings.Join(w[1:], " "))
 	}
 	panic("no step " + w[0])
+}
+
+// about compares a wait with a cause and a range of seconds.
+func (p *play) about(h Wait, why, wait string) string {
+	least, most, _ := strings.Cut(wait, "..")
+	if d := h.Until.Sub(p.now); string(h.Why) != why || d < seconds(least) || d > seconds(most) {
+		return fmt.Sprintf("got %q for %v, want %q for %s s", h.Why, d, why, wait)
+	}
+	return ""
 }
 
 func differ(got, want string) string {
@@ -182,19 +201,35 @@ func TestTheBreakerHoldsADownstreamThatFails(t *testing.T) {
 		{"old failures are forgotten, later successes are not", "10 failed; +5; 15 ok; +5; 5 ok; 1 failed; is closed"},
 		{"a bucket used again is empty", "10 failed; +5; 1 ok; +5; 5 failed; +5; 1 ok; +5; 18 failed; is closed; 1 failed; is open"},
 		{"much later the window is empty", "19 failed; +100000; 19 failed; is closed"},
+		{"twenty failures in a row do, however much went well before", "1000 ok; 19 failed; is closed; 1 failed; is open"},
+		{"with a success among them they are no row", "1000 ok; 19 failed; 1 ok; 19 late; is closed; 1 throttled; is open"},
+		{"the caller's fault is no success that ends a row", "1000 ok; 10 failed; 100 4xx; 10 failed; is open"},
 		{"open is no start at all, a retry neither", tripped + "no a open; limit 0; +0.999; no a open"},
 		{"after a second it half-opens", tripped + "+1; held; is half_open; limit 1"},
-		{"a probe that fails doubles the time", tripped + "+1; 1 failed; held open 2; +2; 1 late; held open 4; +4; 1 throttled; held open 8"},
-		{"up to thirty seconds", tripped + "+1; 1 failed; +2; 1 failed; +4; 1 failed; +8; 1 failed; held open 16; +16; 1 failed; held open 30; +30; 1 failed; held open 30"},
-		{"a good probe does not reset the time", tripped + firstGood + "2 failed; held open 2"},
+		{"a probe that fails makes the time up to twice as long", tripped + "+1; 1 failed; held open 1..2; +2; 1 late; held open 1..4; +4; 1 throttled; held open 1..8"},
+		{"up to thirty seconds", tripped + strings.Repeat("+30; 1 failed;", 20) + "held open 30"},
+		{"a good probe does not reset the time", tripped + firstGood + "2 failed; held open 1..2"},
 		{"one bad probe after a good one is not enough", tripped + firstGood + "1 failed; is half_open"},
 		{"as many bad probes as good ones are not enough", tripped + firstGood + "1 failed; 1 ok; 1 failed; 1 ok; 1 failed; 2 ok; is closed"},
-		{"one more is", tripped + firstGood + "1 failed; 1 ok; 2 failed; held open 2; +2; 1 failed; held open 4"},
+		{"one more is", tripped + firstGood + "1 failed; 1 ok; 2 failed; held open 1..2; +2; 1 failed; held open 1..4"},
 		{"closing does", tripped + "+1; 1 failed; +2; 5 ok; is closed; 20 failed; held open 1"},
 		{"closing empties the window", reclosed + "19 failed; is closed; 1 failed; is open"},
 		{"the caller's fault is a good probe", tripped + "+1; 5 4xx; is closed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { newPlay(t, Limits{}).run(tt.script) })
+	}
+}
+
+func TestWorkersThatTrippedTogetherProbeApart(t *testing.T) {
+	waits := map[time.Duration]bool{}
+	for n := range 10 {
+		p := newPlay(t, Limits{})
+		p.now = p.now.Add(time.Duration(n)) // no two calls end in one nanosecond
+		p.run(tripped + "+1; 1 failed; held open 1..2")
+		waits[p.d.Held(p.now).Until.Sub(p.now).Round(10*time.Millisecond)] = true
+	}
+	if len(waits) < 8 {
+		t.Errorf("of ten workers the second probes come after %v", waits)
 	}
 }
 
@@ -210,10 +245,24 @@ func TestProbesAreFewAndNeverLeak(t *testing.T) {
 		{"ended twice it is one good probe", tripped + "+1; start a; end a ok; end a ok; end a ok; end a ok; end a ok; is half_open; start b c d e; no f probe"},
 		{"its place is another's by then", tripped + "+1; start a; end a ok; start b; end a failed; is half_open; flight 1"},
 		{"a result that is none gives the place back", tripped + "+1; start a; end a nonsense; start b"},
-		{"those that fail make the others late", tripped + firstGood + "start b c d; end b failed; is half_open; end d failed; is open; end c failed; held open 2; +2; start d; no e probe"},
+		{"those that fail make the others late", tripped + firstGood + "start b c d; end b failed; is half_open; end d failed; is open; end c failed; held open 1..2; +2; start d; no e probe"},
 		{"one that outlives the next open period does not count", tripped + firstGood + "start b c d; end b failed; end d failed; +2; start d; end c ok; no e probe; end d ok; start e f g h; no i probe"},
 		{"nor does it hurt", tripped + firstGood + "start b c d; end b failed; end d failed; +2; start d; end c failed; is half_open; end c failed; end d ok; is half_open"},
 		{"after closing none is left", reclosed + "limit 1; start a; no b limit; end a ok; limit 2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) { newPlay(t, Limits{}).run(tt.script) })
+	}
+}
+
+func TestRetriesProbeOnlyWhenThereIsNothingElse(t *testing.T) {
+	for _, tt := range []struct{ name, script string }{
+		{"none is granted while it is open", tripped + "none open 1; tokens 10; +0.5; none open 0.5"},
+		{"nor in the second after that", tripped + "+1; none probe 1; +0.75; none probe 0.25; is half_open; tokens 10"},
+		{"then they probe", tripped + "+2; retry a; no b probe; end a ok; is half_open; retry b c d e; end b ok; end c ok; end d ok; end e ok; is closed"},
+		{"once it has closed they are granted", reclosed + "retry a"},
+		{"a token taken before may be used and given back", "retry a b; 20 failed; end b dropped; end a ok; +1; is half_open; tokens 10"},
+		{"one that was paid for when it was planned may probe", tripped + "+1; paid a; end a ok"},
+		{"a refused credential is no other", "1 401; none credential 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { newPlay(t, Limits{}).run(tt.script) })
 	}
@@ -252,11 +301,11 @@ func TestARefusedCredentialHoldsAtOnce(t *testing.T) {
 	for _, tt := range []struct{ name, script string }{
 		{"the first refusal is enough", "1000 ok; 1 401; is credential; held credential 1; no a credential"},
 		{"it is its own state until a probe tells", refused + "+1; is credential; held; start a; is credential; end a dropped; is credential; 1 ok; is half_open"},
-		{"refused again it waits twice as long", refused + "+1; 1 401; is credential; held credential 2; +2; 1 401; held credential 4"},
-		{"a probe that fails for another reason is not refused", refused + "+1; 1 failed; is open; held open 2; +2; 5 ok; is closed"},
+		{"refused again it waits up to twice as long", refused + "+1; 1 401; is credential; held credential 1..2; +2; 1 401; held credential 1..4"},
+		{"a probe that fails for another reason is not refused", refused + "+1; 1 failed; is open; held open 1..2; +2; 5 ok; is closed"},
 		{"the caller's fault is not refused", refused + "+1; 1 4xx; is half_open; 4 4xx; is closed"},
-		{"a refused probe of a failing downstream", tripped + "+1; 1 401; is credential; held credential 2"},
-		{"a refusal after a good probe", tripped + firstGood + "1 401; is credential; held credential 2; +2; no_probe"},
+		{"a refused probe of a failing downstream", tripped + "+1; 1 401; is credential; held credential 1..2"},
+		{"a refusal after a good probe", tripped + firstGood + "1 401; is credential; held credential 1..2; +2; no_probe"},
 		{"the refusals of calls in flight are one", "start a b c; end a 401; held credential 1; end b 401; end c 401; held credential 1"},
 		{"a gate that is closed for longer counts", "start a b; end a throttled:10; end b 401; held credential 10; +1; is credential; held gate 9"},
 		{"closing resets the time", refused + "+1; 1 401; +2; 5 ok; is closed; 1 401; held credential 1"},

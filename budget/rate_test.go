@@ -71,8 +71,7 @@ func TestAPlaceIsAsSoonAsTheAllowanceAllows(t *testing.T) {
 type crowd struct {
 	rate    Rate
 	longest time.Duration // between asking and due
-	asks    []ask
-	at      []time.Time // when each one is asked for
+	asks    []Want
 }
 
 func randomCrowd(rng *rand.Rand) crowd {
@@ -85,11 +84,11 @@ func randomCrowd(rng *rand.Rand) crowd {
 		if rng.IntN(3) > 0 { // the others come at the same instant
 			now = now.Add(time.Duration(rng.ExpFloat64() * float64(c.rate.interval())))
 		}
-		a := ask{due: now, deadline: now.Add(time.Duration(rng.Int64N(int64(60*c.rate.interval()))) + 1)}
+		a := Want{Now: now, Due: now, Deadline: now.Add(time.Duration(rng.Int64N(int64(60*c.rate.interval()))) + 1)}
 		if c.longest > 0 {
-			a.due = now.Add(time.Duration(rng.Int64N(int64(c.longest))))
+			a.Due = now.Add(time.Duration(rng.Int64N(int64(c.longest))))
 		}
-		c.asks, c.at = append(c.asks, a), append(c.at, now)
+		c.asks = append(c.asks, a)
 	}
 	return c
 }
@@ -108,15 +107,15 @@ func (c *crowd) check() string {
 	var s UserState
 	var granted []time.Time
 	for i := range c.asks {
-		a, before := &c.asks[i], s
-		p := s.take(c.rate, a, c.at[i])
+		a, before := c.asks[i], s
+		p := s.Take(c.rate, a)
 		switch {
 		case p.Denied && s.Whole != before.Whole:
 			return fmt.Sprintf("retry %d was denied and took a place", i)
 		case p.Denied:
 			continue
-		case p.At.Before(a.due) || !p.At.Before(a.deadline):
-			return fmt.Sprintf("retry %d, due %v and to start before %v, has its place at %v", i, a.due, a.deadline, p.At)
+		case p.At.Before(a.Due) || !p.At.Before(a.Deadline):
+			return fmt.Sprintf("retry %d, due %v and to start before %v, has its place at %v", i, a.Due, a.Deadline, p.At)
 		case c.longest == 0 && len(granted) > 0 && p.At.Before(granted[len(granted)-1]):
 			return fmt.Sprintf("retry %d has its place before the one that asked earlier", i)
 		}
@@ -147,12 +146,12 @@ func (c *crowd) windows(granted []time.Time) string {
 func TestARetryThatIsDeniedTakesNothing(t *testing.T) {
 	r := Rate{PerSecond: 1, Burst: 1}
 	s := UserState{Whole: instant(60)}
-	late := &ask{due: instant(0), deadline: instant(60)}
-	if p := s.take(r, late, instant(0)); !p.Denied || s != (UserState{Whole: instant(60), Denied: 1}) {
+	late := Want{Now: instant(0), Due: instant(0), Deadline: instant(60)}
+	if p := s.Take(r, late); !p.Denied || s != (UserState{Whole: instant(60), Denied: 1}) {
 		t.Errorf("with its place at its deadline: got %+v and state %+v, want it denied and nothing taken", p, s)
 	}
-	inTime := &ask{due: instant(0), deadline: instant(61)}
-	if p := s.take(r, inTime, instant(0)); p.Denied || !p.At.Equal(instant(60)) || s.Reserved != 1 {
+	inTime := Want{Now: instant(0), Due: instant(0), Deadline: instant(61)}
+	if p := s.Take(r, inTime); p.Denied || !p.At.Equal(instant(60)) || s.Reserved != 1 {
 		t.Errorf("the next one got %+v and state %+v, want the place that the denied one left", p, s)
 	}
 }

@@ -19,13 +19,15 @@ func costAfter(r Result) float64 {
 // tokens is a bucket of retries. It is the retry quota of the AWS SDKs, filled
 // by successes and given back what a retry that succeeds has cost, in the
 // proportion of Google's retry budget, with the floor per second of Finagle's
-// RetryBudget. What is saved is never negative and never over the cap, whence
-// over any window
+// RetryBudget. What is saved is never negative and never over this worker's share
+// of the cap, whence over any window, for all workers together,
 //
 //	spent - given back ≤ ratio·successes + floor·time + cap
+//
+// but for a cap of less than a retry for each worker.
 type tokens struct {
 	ratio, cap, floor float64
-	workers           int           // that share the floor
+	workers           int           // that share the floor and the cap
 	saved             float64       // at the time of at
 	at                time.Duration // until when the floor is in saved
 }
@@ -38,7 +40,11 @@ func (t *tokens) advance(at time.Duration) {
 	t.at = at
 }
 
-func (t *tokens) add(n float64) { t.saved = min(t.saved+n, t.cap) }
+func (t *tokens) add(n float64) { t.saved = min(t.saved+n, t.most()) }
+
+// most is what this worker can save up: its share of the cap, but one retry at
+// least.
+func (t *tokens) most() float64 { return max(t.cap/float64(t.workers), retryCost) }
 
 // take takes cost, or nothing and says when the floor alone will have brought it.
 func (t *tokens) take(at time.Duration, cost float64) (ok bool, then time.Duration) {
@@ -74,16 +80,34 @@ const (
 // nak. after is how the attempt before it ended: a retry of a throttled one
 // costs less. Before a pull nobody knows; take one after Failed then, and see
 // [Token.After]. Without enough saved, Take returns nil, takes nothing, and the
-// Wait says when the floor will have brought it; a success may sooner.
+// Wait says when the floor will have brought it; a success may sooner. Whatever
+// is saved, there is no token while the breaker is open, and none in the first
+// second in which it is half-open: a job that is tried again and again while
+// nothing works has no attempt left when something does.
 func (d *Downstream) Take(now time.Time, after Result) (*Token, Wait) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tick(now)
+	if w := d.firstsOnly(); w.Why != "" {
+		return nil, w
+	}
 	cost := costAfter(after)
 	if ok, then := d.tokens.take(d.at, cost); !ok {
 		return nil, Wait{Why: NoToken, Until: d.time(then)}
 	}
 	return &Token{d: d, cost: cost}, Wait{}
+}
+
+// firstsOnly is why no retry is granted whatever is saved, if so.
+func (d *Downstream) firstsOnly() Wait {
+	until := d.breaker.until + firstProbes
+	switch {
+	case d.breaker.phase == PhaseOpen:
+		return d.held()
+	case d.breaker.phase == PhaseHalfOpen && d.at < until:
+		return Wait{Why: ProbeTaken, Until: d.time(until)}
+	}
+	return Wait{}
 }
 
 // Paid is the token of a retry that was paid for when it was planned, perhaps

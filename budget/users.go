@@ -171,7 +171,7 @@ func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, er
 		}
 		now := time.Now()
 		for i, a := range line {
-			places[i] = s.take(u.rate, a, now)
+			places[i] = s.Take(u.rate, Want{Now: now, Due: a.due, Deadline: a.deadline})
 		}
 		b, err := json.Marshal(s)
 		return cas.Change{Value: b, TTL: max(s.Whole.Sub(now), 0) + keepIdle}, err
@@ -182,21 +182,32 @@ func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, er
 	return places, nil
 }
 
-// take gives a one place by the clock of its planning, so that a retry which
-// waits for its own delay does not push back those that are due before it. Ask
-// shortly before a retry is due: several that were given places for one distant
-// time would come back together.
-func (s *UserState) take(r Rate, a *ask, now time.Time) Place {
-	at, next := r.place(s.Whole, now)
-	if at.Before(a.due) || !at.After(now) {
-		at = a.due // also when it has passed: nothing pushes it back but a slow answer
+// A Want is what a retry asks of its user's budget.
+type Want struct {
+	Now      time.Time
+	Due      time.Time // when it would run if there were no budget
+	Deadline time.Time // of its job
+}
+
+// Take takes the next place for a retry, or reserves a later one before its
+// deadline; a denial takes nothing. r must be normal, see [Rate.Normal]. It is
+// the rule of [Users.Take] without the bucket.
+//
+// The place is one by the clock of the planning, so that a retry which waits for
+// its own delay does not push back those that are due before it. Ask shortly
+// before a retry is due: several that were given places for one distant time
+// would come back together.
+func (s *UserState) Take(r Rate, w Want) Place {
+	at, next := r.place(s.Whole, w.Now)
+	if at.Before(w.Due) || !at.After(w.Now) {
+		at = w.Due // also when it has passed: nothing pushes it back but a slow answer
 	}
-	if !at.Before(a.deadline) {
+	if !at.Before(w.Deadline) {
 		s.Denied++
 		return Place{Denied: true}
 	}
 	s.Whole = next
-	if at.After(a.due) {
+	if at.After(w.Due) {
 		s.Reserved++
 	} else {
 		s.Granted++

@@ -2,6 +2,7 @@ package budget
 
 import (
 	"hash/fnv"
+	"slices"
 	"time"
 )
 
@@ -10,6 +11,7 @@ const (
 	windowBuckets = 10
 	bucketSpan    = time.Second
 	tripCalls     = 20 // and half of them failing
+	tripRow       = 20 // without a success between them
 )
 
 // userPlaces is among how many places the users of a window are told apart.
@@ -20,6 +22,13 @@ type window struct {
 	buckets [windowBuckets]bucket
 	sum     bucket
 	newest  int64 // which bucket since the beginning
+	row     row
+}
+
+// row are the failures since the last success, the first of them at a time.
+type row struct {
+	bucket
+	began time.Duration
 }
 
 // bucket counts the calls of all, and apart those that are a user's. Users share
@@ -46,12 +55,37 @@ func (w *window) count(at time.Duration, o Outcome) bool {
 		one.failing = 1
 	}
 	for _, b := range []*bucket{&w.sum, &w.buckets[w.newest%windowBuckets]} {
-		b.all.add(one)
-		if o.User != "" {
-			b.users[userPlace(o.User)].add(one)
-		}
+		b.add(o.User, one)
 	}
-	return one.failing > 0 && w.sum.fails()
+	return w.inRow(at, o) || one.failing > 0 && w.sum.fails()
+}
+
+// inRow adds a call that ended, and reports whether too many have failed without
+// a success: of what worked well until a moment ago the window holds so many
+// successes that half of its calls are failing only after seconds. A row that is
+// mostly one user's is for the window to judge.
+func (w *window) inRow(at time.Duration, o Outcome) bool {
+	if !o.Result.failing() {
+		w.row = row{}
+		return false
+	}
+	if w.row.all.calls == 0 || at-w.row.began >= windowBuckets*bucketSpan {
+		w.row = row{began: at}
+	}
+	w.row.add(o.User, tally{1, 1})
+	return w.row.all.calls >= tripRow && !w.row.oneUsers()
+}
+
+// oneUsers reports whether over half of the calls are of one user.
+func (b *bucket) oneUsers() bool {
+	return slices.ContainsFunc(b.users[:], func(u tally) bool { return 2*u.calls > b.all.calls })
+}
+
+func (b *bucket) add(user string, t tally) {
+	b.all.add(t)
+	if user != "" {
+		b.users[userPlace(user)].add(t)
+	}
 }
 
 func userPlace(user string) uint32 {

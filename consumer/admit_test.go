@@ -203,47 +203,6 @@ func TestSucceed(t *testing.T) {
 	}
 }
 
-func TestNakRoom(t *testing.T) {
-	in := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
-	t.Run("no more naks wait than there is room for", func(t *testing.T) {
-		var n nakRoom
-		took := 0
-		for i := range 100 {
-			if n.take(in(i*30), in(100_000), 1) {
-				took++
-			}
-		}
-		if took != maxNaksWaiting || n.waiting(in(3000)) != maxNaksWaiting {
-			t.Errorf("%d taken, %d waiting, want %d", took, n.waiting(in(3000)), maxNaksWaiting)
-		}
-		if n.take(in(100_000), in(100_100), 1) != true {
-			t.Error("no room once they were due")
-		}
-	})
-	t.Run("workers share the rate of naks", func(t *testing.T) {
-		var n nakRoom
-		took := 0
-		for i := range 200 {
-			if n.take(in(i*5), in(i*5+1), 5) {
-				took++
-			}
-		}
-		if took != maxNaksPerSec/5 {
-			t.Errorf("%d naks in a second with five workers, want %d", took, maxNaksPerSec/5)
-		}
-	})
-	t.Run("a place given back is free", func(t *testing.T) {
-		var n nakRoom
-		for range maxNaksWaiting {
-			n.take(in(0), in(1000), 1)
-		}
-		n.back(in(0), in(1000))
-		if !n.take(in(0), in(1000), 1) || n.take(in(0), in(1000), 1) {
-			t.Error("want exactly one place")
-		}
-	})
-}
-
 // A start that is noted answers for what was decided before: a redelivery after a
 // crash does not ask the user again, and is not taken for another message.
 func TestAStartNotedNeedsNoAskingAndKnowsItsDeadline(t *testing.T) {

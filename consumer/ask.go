@@ -66,11 +66,11 @@ func (a *askOnce) take(ctx context.Context, v verdict) error {
 
 // takeNak takes a place for a nak and a token for the retry, both or none.
 func (a *askOnce) takeNak() bool {
-	if !a.k.naks.take(a.now, a.due, int(a.d.lane.peers.Load())) {
+	if !a.k.naks.Take(a.now, a.due, int(a.d.lane.peers.Load())) {
 		return false
 	}
 	if a.token = a.d.lane.takeToken(a.now, a.after); a.token == nil {
-		a.k.naks.back(a.now, a.due)
+		a.k.naks.Back(a.now, a.due)
 	}
 	return a.token != nil
 }
@@ -103,10 +103,10 @@ func (a *askOnce) takeTask(ctx context.Context, v verdict) error {
 // settle gives back what was taken if it came to something else.
 func (a *askOnce) settle(ctx context.Context, v verdict) {
 	if a.nak && v.Verb != nak {
-		a.k.naks.back(a.now, a.due)
+		a.k.naks.Back(a.now, a.due)
 		a.token.Back(a.now)
 	}
-	a.w.Metrics.NaksWaiting(a.k.Name, a.k.naks.waiting(time.Now()))
+	a.w.Metrics.NaksWaiting(a.k.Name, a.k.naks.Waiting(time.Now()))
 	if a.task.Task != "" && v.Verb != nak && v.Verb != park && v.Verb != deferred {
 		if err := a.w.tasks.Back(ctx, a.task); err != nil {
 			a.d.line(a.w.Log.Warn(), string(v.Reason), 0).Err(err).Msg("a retry of its task is wasted")

@@ -55,7 +55,7 @@ func (w *Worker) keep(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			for name, k := range w.kinds {
-				w.Metrics.NaksWaiting(name, k.naks.waiting(now))
+				w.Metrics.NaksWaiting(name, k.naks.Waiting(now))
 			}
 			for _, d := range w.hand.sign(now) {
 				d.token.Back(now)

@@ -69,7 +69,7 @@ const (
 type handled struct {
 	mulligan.Kind
 	handler mulligan.Handler
-	naks    *nakRoom
+	naks    *budget.NakRoom
 }
 
 // Handle makes the worker serve a kind. Call it before Run, which reports a
@@ -90,7 +90,7 @@ func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
 	if w.kinds == nil {
 		w.kinds = map[string]handled{}
 	}
-	w.kinds[k.Name] = handled{k, h, &nakRoom{}}
+	w.kinds[k.Name] = handled{k, h, &budget.NakRoom{}}
 }
 
 // Run handles jobs until ctx ends. Then it pulls no more, waits up to Grace for

@@ -36,11 +36,12 @@ func mayImport() map[string][]string {
 		"internal/doctor":       {root, "consumer", "scheduler"},
 		"internal/embedded":     {},
 		"internal/natstest":     {root},
+		"internal/storm":        {root, "budget"},
 		"integration":           {},
 		"integration/crash":     {},
 		"integration/protocol":  {},
 		"cmd/mulligan": {root, "budget", "dedupe", "metrics", "consumer", "scheduler",
-			"internal/api", "internal/config", "internal/demo", "internal/doctor", "internal/embedded"},
+			"internal/api", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/storm"},
 	}
 }
 

@@ -97,6 +97,11 @@ func TestAWrongCallExitsWithTwoAndSaysWhatToDo(t *testing.T) {
 		{"a public HTTP address without a token", []string{"serve", "--http", ":0"}, "MULLIGAN_TOKEN"},
 		{"a public NATS address without a token", []string{"serve", "--nats-listen", "0.0.0.0:0"}, "MULLIGAN_TOKEN"},
 		{"a worker without a target", []string{"worker"}, "--config"},
+		{"a case that there is not", []string{"storm", "--case", "rain"}, "standard, outage"},
+		{"a load that nobody serves", []string{"storm", "--load", "1"}, "between 0 and 1"},
+		{"no seeds", []string{"storm", "--seeds", "0"}, "--seeds"},
+		{"a phase diagram of one load", []string{"storm", "--case", "phase", "--load", "0.5"}, "--load"},
+		{"a phase diagram over time", []string{"storm", "--case", "phase", "--svg", "x"}, "--svg"},
 		{"a server that is no URL", []string{"kinds", "--server", "nats://"}, "--server"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,4 +1,4 @@
-package consumer
+package budget
 
 import (
 	"slices"
@@ -14,16 +14,18 @@ const (
 	maxNaksPerSec  = 50 // over all workers
 )
 
-// nakRoom bounds the naks of one kind. It is safe for concurrent use.
-type nakRoom struct {
+// A NakRoom bounds the naks of one kind in one worker: how many wait and, with
+// the other workers, how many there are in a second. The zero NakRoom is empty
+// and ready. It is safe for concurrent use.
+type NakRoom struct {
 	mu     sync.Mutex
 	due    []time.Time // of those that wait
 	recent []time.Time // taken within the last second
 }
 
-// take takes a place for a nak that is due at a time, if there is one; workers
-// is how many share the rate.
-func (n *nakRoom) take(now, due time.Time, workers int) bool {
+// Take takes a place for a nak that is due at a time, if there is one; workers
+// is how many share the rate, fewer than one count as one.
+func (n *NakRoom) Take(now, due time.Time, workers int) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.due = slices.DeleteFunc(n.due, func(t time.Time) bool { return !t.After(now) })
@@ -36,8 +38,8 @@ func (n *nakRoom) take(now, due time.Time, workers int) bool {
 	return true
 }
 
-// back returns the place taken for due at now.
-func (n *nakRoom) back(now, due time.Time) {
+// Back gives back the place that was taken for due at now.
+func (n *NakRoom) Back(now, due time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	remove(&n.due, due)
@@ -50,8 +52,8 @@ func remove(from *[]time.Time, t time.Time) {
 	}
 }
 
-// waiting counts the naks that are not due yet.
-func (n *nakRoom) waiting(now time.Time) int {
+// Waiting counts the naks that are not due yet.
+func (n *NakRoom) Waiting(now time.Time) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.due = slices.DeleteFunc(n.due, func(t time.Time) bool { return !t.After(now) })
