@@ -76,6 +76,12 @@ type Start struct {
 	Stepped bool `json:"stepped,omitempty"`
 }
 
+// Retried reports whether what comes next is the retry of an attempt that failed,
+// and not the first attempt, or one after the job was put off.
+func (r *Record) Retried() bool {
+	return r.Attempts > 0 && r.Move != nil && (r.Move.Verb == Nak || r.Move.Verb == Park || r.Move.Verb == Defer && r.Move.Reason == UserBudget)
+}
+
 // Throttled reports whether the downstream asked for fewer calls at the last
 // attempt.
 func (r *Record) Throttled() bool {

@@ -64,10 +64,15 @@ func (a *askOnce) take(ctx context.Context, v verdict) error {
 	return err
 }
 
-// takeNak takes a place for a nak and a token for the retry, both or none.
+// takeNak takes a place for a nak and a token for the retry, both or none. A
+// message that was parked comes back among the retries that are due, where
+// nothing is pulled without a token.
 func (a *askOnce) takeNak() bool {
 	if !a.k.naks.Take(a.now, a.due, int(a.d.lane.peers.Load())) {
 		return false
+	}
+	if !a.d.fromJobs {
+		return true
 	}
 	if a.token = a.d.lane.takeToken(a.now, a.after); a.token == nil {
 		a.k.naks.Back(a.now, a.due)

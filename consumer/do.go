@@ -130,10 +130,12 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	d.tell(rec, e.started)
+	defer d.expect(limit)()
 	var result []byte
 	result, e.err = w.call(w.calling(ctx, k, d, steps), k.handler, &job, limit)
 	e.took = time.Since(e.started)
 	d.permit.End(time.Now(), d.outcome(ctx, e.err, limit < k.Policy.Timeout/2))
+	d.lane.notice(time.Now())
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
 		return verdict{Verb: drop}

@@ -25,14 +25,16 @@ type Downstream struct {
 	Capacity, Peak float64
 }
 
+const maxRate = 1e9 // calls per second that mean anything
+
 // Validate reports, as an error that names the field, what cannot be.
 func (d Downstream) Validate() error {
 	_, err := d.limits(d.Concurrency).Normal()
 	switch {
 	case err != nil:
 		return err
-	case !(d.Capacity >= 0) || !(d.Peak >= 0):
-		return fmt.Errorf("capacity %v or peak %v per second is negative, or no number", d.Capacity, d.Peak)
+	case !(d.Capacity >= 0 && d.Capacity <= maxRate) || !(d.Peak >= 0 && d.Peak <= maxRate):
+		return fmt.Errorf("capacity %v or peak %v per second is not between 0 and %v", d.Capacity, d.Peak, maxRate)
 	}
 	return nil
 }
@@ -70,9 +72,7 @@ func (l *lane) warnings() []string {
 // enter waits until the downstream lets a call of d start, or ctx ends.
 func (l *lane) enter(ctx context.Context, d *delivery) error {
 	return l.calls.Await(ctx, func(now time.Time) (w budget.Wait) {
-		if d.permit, w = l.calls.Start(now, d.token); w.Why == budget.TokenUsed {
-			return budget.Wait{} // d was given back meanwhile, for having waited too long
-		}
+		d.permit, w = l.calls.Start(now, d.token)
 		return w
 	})
 }
@@ -96,10 +96,13 @@ func (l *lane) takeToken(now time.Time, after budget.Result) *budget.Token {
 	return t
 }
 
-// tokens waits for the token of one retry, then takes those of up to n that are
-// there at once.
+// tokens waits until the downstream is not held and there is the token of one
+// retry, then takes those of up to n that are there at once.
 func (l *lane) tokens(ctx context.Context, n int) (taken []*budget.Token) {
 	err := l.calls.Await(ctx, func(now time.Time) budget.Wait {
+		if held := l.calls.Held(now); held.Why != "" {
+			return held
+		}
 		t, w := l.calls.Take(now, budget.Failed)
 		if l.short.Store(t == nil); t != nil {
 			taken = append(taken, t)
@@ -120,15 +123,24 @@ func (l *lane) tokens(ctx context.Context, n int) (taken []*budget.Token) {
 // of what. Its token is used by that, however the call ends.
 func (d *delivery) tell(r *mulligan.Record, now time.Time) {
 	d.token = nil
-	if r.Attempts == 0 {
+	switch {
+	case !r.Retried():
 		d.permit.First(now)
-		return
+	case r.Throttled():
+		d.permit.Retry(now, budget.Throttled)
+	default:
+		d.permit.Retry(now, budget.Failed)
 	}
-	after := budget.Failed
-	if r.Throttled() {
-		after = budget.Throttled
-	}
-	d.permit.Retry(now, after)
+}
+
+// expect ends the permit of a call that goes on after its time is up: a handler
+// that does not heed its context has one slot, but must not be the probe for ever.
+func (d *delivery) expect(limit time.Duration) (stop func()) {
+	t := time.AfterFunc(limit+stopWait, func() {
+		d.permit.End(time.Now(), budget.Outcome{Result: budget.TimedOut, User: d.env.User})
+		d.lane.notice(time.Now())
+	})
+	return func() { t.Stop() }
 }
 
 // outcome is how the call of d ended for its downstream. A call that was given
@@ -170,12 +182,15 @@ func (l *lane) notice(now time.Time) {
 // state is how the downstream stands.
 func (l *lane) state(now time.Time) DownstreamState {
 	s, held := l.calls.State(now), l.calls.Held(now)
+	if held.Why == "" && s.Breaker == budget.PhaseHalfOpen {
+		held.Why = budget.ProbeTaken
+	}
 	return DownstreamState{Name: l.downstream, Held: string(held.Why), Until: held.Until, CredentialRefused: s.Breaker == budget.PhaseCredential,
-		Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens, Warnings: l.warnings()}
+		InHand: l.w.hand.count(l), Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens, Warnings: l.warnings()}
 }
 
 // shown is the same for metrics.
 func (l *lane) shown() metrics.Downstream {
 	s := l.state(time.Now())
-	return metrics.Downstream{Held: s.Held, CredentialRefused: s.CredentialRefused, Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens}
+	return metrics.Downstream{Held: s.Held, CredentialRefused: s.CredentialRefused, InHand: s.InHand, Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens}
 }

@@ -26,6 +26,7 @@ type delivery struct {
 	ahead  uint64        // messages of its consumer that wait behind it
 
 	// Guarded by the hand.
+	taken  bool // by a slot
 	begun  bool
 	latest *nats.Msg // the newest delivery of the message, if there was another
 	signed time.Time // when the server last had a sign of it
@@ -75,6 +76,14 @@ func (h *hand) add(d *delivery) bool {
 	return true
 }
 
+// take notes that a slot waits to begin d, and reports whether d is still held.
+func (h *hand) take(d *delivery) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d.taken = h.held[d.address] == d
+	return d.taken
+}
+
 // begin reports whether d may start: whether it is still held, and the server
 // has had a sign of it lately enough not to have given it to another.
 func (h *hand) begin(d *delivery, now time.Time) bool {
@@ -114,24 +123,34 @@ func (h *hand) drop(d *delivery) {
 }
 
 // sign gives the server a sign of each message, but gives back those that have
-// waited here without starting: other workers may be free. It returns these. While
-// a downstream is held its messages are kept: elsewhere it would be no better.
+// waited here without a slot: other workers may be free. It returns these.
 func (h *hand) sign(now time.Time) (back []*delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for address, d := range h.held {
-		held := !d.begun && d.lane.calls.Held(now).Why != ""
-		if !d.begun && !held && now.Sub(d.signed) >= mulligan.ProgressEvery {
+		if !d.taken && now.Sub(d.signed) >= mulligan.ProgressEvery {
 			delete(h.held, address)
 			_ = d.msg.Nak() // lost, it comes back after AckWait
 			back = append(back, d)
 			continue
 		}
-		if (d.begun || held) && d.msg.InProgress() == nil {
+		if d.taken && d.msg.InProgress() == nil {
 			d.signed = now
 		}
 	}
 	return back
+}
+
+// count is how many messages of a downstream are in hand.
+func (h *hand) count(l *lane) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.held {
+		if d.lane == l {
+			n++
+		}
+	}
+	return n
 }
 
 // giveBackAll returns every message to the server and says how many had begun.

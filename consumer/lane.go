@@ -52,7 +52,7 @@ type source struct {
 
 	mu    sync.Mutex
 	moved *sync.Cond // some of stock has started
-	stock int        // pulled and not begun
+	stock int        // pulled and not begun, nor let go of by a slot
 }
 
 func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
@@ -76,7 +76,6 @@ func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
 			return nil, err
 		}
 	}
-	w.Metrics.Watch(downstream, l.shown)
 	return l, nil
 }
 
@@ -98,8 +97,10 @@ func (s *source) attach(ctx context.Context, js jetstream.JetStream, downstream 
 // the handlers. Two overlapping pulls of fresh jobs keep the slots fed.
 func (l *lane) run(ctx, hard context.Context) {
 	var pulls, slots sync.WaitGroup
-	wake := context.AfterFunc(ctx, l.fresh.wake)
-	defer wake()
+	for _, s := range []*source{l.fresh, l.due} {
+		wake := context.AfterFunc(ctx, s.wake)
+		defer wake()
+	}
 	for range 2 {
 		pulls.Go(func() { l.pull(ctx) })
 	}
@@ -145,18 +146,27 @@ func (l *lane) slot(ctx, hard context.Context) {
 		if d == nil { // closed
 			return
 		}
-		d.from.took()
-		if l.enter(ctx, d) != nil {
-			l.giveBack(d, "shutdown")
-			continue
-		}
-		l.do(hard, d)
+		l.start(ctx, hard, d)
 	}
 }
 
-func (l *lane) do(hard context.Context, d *delivery) {
-	defer l.w.Metrics.InHand(l.downstream, -1)
+// start waits until d may start, and takes it through the worker.
+func (l *lane) start(ctx, hard context.Context, d *delivery) {
 	defer l.leave(d)
+	if !l.w.hand.take(d) {
+		d.from.took()
+		return // given back, for having waited too long
+	}
+	err := l.enter(ctx, d)
+	d.from.took() // not before: what waits in the slots is in stock, too
+	if err != nil {
+		l.giveBack(d, "shutdown")
+		return
+	}
+	l.do(hard, d)
+}
+
+func (l *lane) do(hard context.Context, d *delivery) {
 	if l.w.hand.begin(d, time.Now()) {
 		start := time.Now()
 		l.w.do(hard, d)
@@ -171,7 +181,6 @@ func (l *lane) giveBack(d *delivery, why string) {
 		l.w.Metrics.GivenBack(d.env.Kind, why)
 	}
 	l.leave(d)
-	l.w.Metrics.InHand(l.downstream, -1)
 }
 
 // pull fetches fresh jobs until ctx ends, but none while the downstream is held.
@@ -202,16 +211,20 @@ func (l *lane) ahead(now time.Time) int {
 // tokens for them, and none while the downstream is held. A retry without a
 // token stays where it is.
 func (l *lane) pullDue(ctx context.Context) {
-	fails, more := 0, 0
-	for l.calls.Await(ctx, l.calls.Held) == nil {
-		tokens := l.tokens(ctx, min(max(more, 1), l.ahead(time.Now())))
+	fails, more := 0, 1
+	for {
+		n := min(more, l.ahead(time.Now()))
+		if !l.due.await(ctx, n) {
+			return
+		}
+		tokens := l.tokens(ctx, n)
 		if len(tokens) == 0 {
 			return
 		}
-		more = 0
+		more = 1
 		err := l.fetch(ctx, l.due, len(tokens), func(d *delivery) {
 			d.token, tokens = tokens[0], tokens[1:]
-			more = int(min(d.ahead, maxPull))
+			more = int(min(max(d.ahead, 1), maxPull))
 		})
 		for _, t := range tokens {
 			t.Back(time.Now())
@@ -229,7 +242,6 @@ func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *deliver
 			return
 		}
 		take(d)
-		l.w.Metrics.InHand(l.downstream, 1)
 		if ctx.Err() != nil {
 			l.giveBack(d, "shutdown")
 			return

@@ -23,12 +23,13 @@ type State struct {
 // DownstreamState is how a downstream stands in one worker.
 type DownstreamState struct {
 	Name string `json:"name"`
-	// Held is why nothing is pulled for it: open, credential or gate; empty if it
-	// is not held. Until is when that is looked at again.
+	// Held is why its jobs wait: open, credential, gate, or probe if probes decide
+	// just now; empty if they do not wait. Until is when that is looked at again.
 	Held  string    `json:"held,omitempty"`
 	Until time.Time `json:"until,omitzero"`
 	// CredentialRefused: from when it refused the credential until a probe is accepted.
 	CredentialRefused bool    `json:"credential_refused,omitempty"`
+	InHand            int     `json:"in_hand"`   // messages pulled and not let go of
 	Limit             int     `json:"limit"`     // calls that may be in flight
 	InFlight          int     `json:"in_flight"` // calls that are
 	Tokens            float64 `json:"tokens"`    // retries saved

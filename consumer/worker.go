@@ -118,6 +118,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("worker: announce: %w", err)
 	}
 	defer func() { _ = asked.Unsubscribe() }()
+	for _, l := range w.lanes {
+		defer w.Metrics.Watch(l.downstream, l.shown)()
+	}
 	if unwatch, err := w.Topology.WatchKinds(ctx, w.js, w.compare); err != nil {
 		w.Log.Warn().Err(err).Msg("cannot see how other workers declare kinds")
 	} else {

@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -8,8 +10,9 @@ import (
 
 // A Downstream is how a downstream stands in one worker.
 type Downstream struct {
-	Held              string // why nothing is pulled for it: open, credential or gate; empty if it is not held
+	Held              string // why its jobs wait: open, credential, gate or probe; empty if they do not
 	CredentialRefused bool
+	InHand            int     // messages pulled and not let go of
 	Limit             int     // calls that may be in flight
 	InFlight          int     // calls that are
 	Tokens            float64 // retries saved
@@ -18,21 +21,36 @@ type Downstream struct {
 // watched reads the downstreams when the metrics are.
 type watched struct {
 	mu   sync.Mutex
-	read map[string]func() Downstream
+	last int
+	read map[int]reader
 }
 
-// Watch has a downstream shown, as read says at the time; read must be safe for
-// concurrent use. Another Watch of the same name replaces it.
-func (m *Metrics) Watch(downstream string, read func() Downstream) {
+type reader struct {
+	downstream string
+	read       func() Downstream
+}
+
+// Watch has a downstream shown as read says at the time, until stop is called;
+// read must be safe for concurrent use. What several workers of this process say
+// of one downstream is added up.
+func (m *Metrics) Watch(downstream string, read func() Downstream) (stop func()) {
 	if m == nil {
-		return
+		return func() {}
 	}
-	m.watched.mu.Lock()
-	defer m.watched.mu.Unlock()
-	if m.watched.read == nil {
-		m.watched.read = map[string]func() Downstream{}
+	w := &m.watched
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.read == nil {
+		w.read = map[int]reader{}
 	}
-	m.watched.read[downstream] = read
+	w.last++
+	key := w.last
+	w.read[key] = reader{downstream, read}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.read, key)
+	}
 }
 
 // Tripped counts a downstream that worked and is held now.
@@ -48,22 +66,42 @@ func (*watched) Describe(chan<- *prometheus.Desc) {}
 // Collect reads each downstream.
 func (w *watched) Collect(out chan<- prometheus.Metric) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for name, read := range w.read {
-		d := read()
-		gauge := func(metric, help string, value float64) {
-			desc := prometheus.NewDesc(metric, help, []string{"downstream"}, nil)
-			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, name)
+	readers := slices.Collect(maps.Values(w.read))
+	w.mu.Unlock()
+	shown := map[series]float64{}
+	for _, r := range readers {
+		d := r.read()
+		for _, why := range []string{"open", "credential", "gate", "probe"} {
+			shown[series{"mulligan_downstream_held", r.downstream, why}] += truth(d.Held == why)
 		}
-		held := prometheus.NewDesc("mulligan_downstream_held", "1 while this worker pulls nothing for the downstream: because it fails (open), refuses the credential, or asked to wait (gate).", []string{"downstream", "why"}, nil)
-		for _, why := range []string{"open", "credential", "gate"} {
-			out <- prometheus.MustNewConstMetric(held, prometheus.GaugeValue, truth(d.Held == why), name, why)
-		}
-		gauge("mulligan_credential_refused", "1 from when the downstream refused the credential until a probe is accepted: renew it.", truth(d.CredentialRefused))
-		gauge("mulligan_calls_limit", "Calls of the downstream that this worker may have in flight.", float64(d.Limit))
-		gauge("mulligan_calls_in_flight", "Calls of the downstream that this worker has in flight.", float64(d.InFlight))
-		gauge("mulligan_retry_tokens", "Retries of the downstream that this worker has saved.", d.Tokens)
+		shown[series{"mulligan_credential_refused", r.downstream, ""}] += truth(d.CredentialRefused)
+		shown[series{"mulligan_in_hand", r.downstream, ""}] += float64(d.InHand)
+		shown[series{"mulligan_calls_limit", r.downstream, ""}] += float64(d.Limit)
+		shown[series{"mulligan_calls_in_flight", r.downstream, ""}] += float64(d.InFlight)
+		shown[series{"mulligan_retry_tokens", r.downstream, ""}] += d.Tokens
 	}
+	for s, value := range shown {
+		out <- s.metric(value)
+	}
+}
+
+// series is one value of a metric.
+type series struct{ name, downstream, why string }
+
+func (s series) metric(value float64) prometheus.Metric {
+	help := map[string]string{
+		"mulligan_downstream_held":    "Workers of this process in which the downstream's jobs wait: because it fails (open), refuses the credential, asked to wait (gate), or is being probed.",
+		"mulligan_credential_refused": "Workers of this process whose credential the downstream refused, until a probe is accepted: renew it.",
+		"mulligan_in_hand":            "Messages in this process's hands, running or about to.",
+		"mulligan_calls_limit":        "Calls of the downstream that this process may have in flight.",
+		"mulligan_calls_in_flight":    "Calls of the downstream that this process has in flight.",
+		"mulligan_retry_tokens":       "Retries of the downstream that this process has saved.",
+	}[s.name]
+	labels, values := []string{"downstream"}, []string{s.downstream}
+	if s.why != "" {
+		labels, values = append(labels, "why"), append(values, s.why)
+	}
+	return prometheus.MustNewConstMetric(prometheus.NewDesc(s.name, help, labels, nil), prometheus.GaugeValue, value, values...)
 }
 
 func truth(b bool) float64 {

@@ -27,7 +27,6 @@ type Metrics struct {
 	replayed   *prometheus.CounterVec
 	lost       *prometheus.CounterVec
 	givenBack  *prometheus.CounterVec
-	inHand     *prometheus.GaugeVec
 	nakWaiting *prometheus.GaugeVec
 	stored     *prometheus.GaugeVec
 	away       *prometheus.GaugeVec
@@ -63,7 +62,6 @@ func New(reg prometheus.Registerer) *Metrics {
 		replayed:   counter("mulligan_replays_total", "Dead letters published again.", "kind"),
 		lost:       counter("mulligan_lost_evidence_total", "Facts that could not be recorded.", "kind"),
 		givenBack:  counter("mulligan_given_back_total", "Messages returned unhandled.", "kind", "why"),
-		inHand:     gauge("mulligan_in_hand", "Messages in this worker's hands, running or about to.", "downstream"),
 		nakWaiting: gauge("mulligan_naks_waiting", "Short retries of this worker that are not due yet.", "kind"),
 		stored:     gauge("mulligan_stored_messages", "Messages in a stream: jobs to run, retries and spent jobs waiting, dead letters.", "stream"),
 		away:       gauge("mulligan_bucket_away", "1 while the bucket brings no answer and jobs wait for it.", "bucket"),
@@ -181,13 +179,6 @@ func (m *Metrics) LostEvidence(kind string) {
 func (m *Metrics) GivenBack(kind, why string) {
 	if m != nil {
 		m.givenBack.WithLabelValues(kind, why).Inc()
-	}
-}
-
-// InHand adds to the messages in this worker's hands.
-func (m *Metrics) InHand(downstream string, add int) {
-	if m != nil {
-		m.inHand.WithLabelValues(downstream).Add(float64(add))
 	}
 }
 

@@ -30,15 +30,15 @@ func tellAll(m *metrics.Metrics, errorType string) {
 	m.Replayed("email.send")
 	m.LostEvidence("email.send")
 	m.GivenBack("email.send", "shutdown")
-	m.InHand("mailer", 2)
-	m.InHand("mailer", -1)
 	m.NaksWaiting("email.send", 3)
 	m.BucketAway("records", true)
 	m.FreshHeld(true)
 	m.Tripped("mailer", "credential")
 	m.Watch("mailer", func() metrics.Downstream {
-		return metrics.Downstream{Held: "credential", CredentialRefused: true, Limit: 16, InFlight: 3, Tokens: 4.5}
+		return metrics.Downstream{Held: "credential", CredentialRefused: true, InHand: 1, Limit: 12, InFlight: 3, Tokens: 4}
 	})
+	m.Watch("mailer", func() metrics.Downstream { return metrics.Downstream{Limit: 4, Tokens: 0.5} }) // another worker in this process
+	m.Watch("mailer", func() metrics.Downstream { return metrics.Downstream{Held: "open"} })()        // and one that has ended
 }
 
 // gather returns the value of every series, as name{label="value"}; of a
@@ -92,6 +92,7 @@ func TestEveryFactIsCountedUnderItsName(t *testing.T) {
 		`mulligan_downstream_held{downstream="mailer",why="open"}`:                    0,
 		`mulligan_downstream_held{downstream="mailer",why="credential"}`:              1,
 		`mulligan_downstream_held{downstream="mailer",why="gate"}`:                    0,
+		`mulligan_downstream_held{downstream="mailer",why="probe"}`:                   0,
 		`mulligan_credential_refused{downstream="mailer"}`:                            1,
 		`mulligan_calls_limit{downstream="mailer"}`:                                   16,
 		`mulligan_calls_in_flight{downstream="mailer"}`:                               3,
@@ -122,7 +123,7 @@ func (c *counting) MustRegister(cs ...prometheus.Collector) {
 }
 
 func TestNoMetricIsRegisteredAndNeverCounted(t *testing.T) {
-	const shown = 5 // by the one collector of how a downstream stands
+	const shown = 6 // by the one collector of how a downstream stands
 	reg := &counting{Registry: prometheus.NewRegistry()}
 	tellAll(metrics.New(reg), "http_503")
 	families, err := reg.Gather()

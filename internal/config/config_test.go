@@ -116,7 +116,7 @@ func TestAMistakeInTheFileIsNamed(t *testing.T) {
 		{"an unknown key of a downstream", kind("{effect: pure}") + "downstreams: {default: {rate: 0.2}}\n", `downstream default: line 4`},
 		{"a ratio of nothing", kind("{effect: pure}") + "downstreams: {default: {ratio: 0}}\n", "downstream default: ratio is 0; leave it out for the default"},
 		{"a ratio that is no limit", kind("{effect: pure}") + "downstreams: {default: {ratio: 2}}\n", "ratio 2 is not over 0 and at most 1"},
-		{"a negative capacity", kind("{effect: pure}") + "downstreams: {default: {capacity: -1}}\n", "capacity -1 or peak 0 per second is negative"},
+		{"a negative capacity", kind("{effect: pure}") + "downstreams: {default: {capacity: -1}}\n", "capacity -1 or peak 0 per second is not between 0 and 1e+09"},
 		{"a downstream without calls", kind("{effect: pure}") + "downstreams: {default: {concurrency: 0}}\n", "concurrency is 0; leave it out for the default of 16"},
 		{"a concurrency here and there", "kinds:\n  a: {effect: pure, http: {url: 'http://h/1', concurrency: 2}}\ndownstreams: {h: {concurrency: 3}}\n", "downstream h: concurrency is 3 here and 2 as the http.concurrency"},
 		{"a rate of nothing", "user_rate: {per_second: 0}\n", "user_rate.per_second is 0"},

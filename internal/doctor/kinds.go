@@ -90,6 +90,8 @@ func (f *findings) held(ctx context.Context) {
 				f.fail(check, "it refuses the credential; held "+where, "renew the credential: the jobs wait until a probe is accepted")
 			case d.Held == "gate":
 				f.warn(check, "it asked to wait; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "nothing, unless it goes on: then ask it for less, with a lower concurrency")
+			case d.Held == "probe":
+				f.warn(check, "most of its calls failed; probed "+where, "nothing: its jobs go on once probes succeed")
 			case d.Held != "":
 				f.warn(check, "most of its calls fail; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "see what its calls fail of, in the worker's log or mulligan_attempts_total; the jobs wait, and go on by themselves")
 			default:
