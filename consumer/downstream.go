@@ -72,7 +72,9 @@ func (l *lane) warnings() []string {
 // enter waits until the downstream lets a call of d start, or ctx ends.
 func (l *lane) enter(ctx context.Context, d *delivery) error {
 	return l.calls.Await(ctx, func(now time.Time) (w budget.Wait) {
-		d.permit, w = l.calls.Start(now, d.token)
+		if d.permit, w = l.calls.Start(now, d.token); w.Why == budget.TokenUsed {
+			return budget.Wait{} // given back meanwhile, for having waited too long: it will not begin
+		}
 		return w
 	})
 }

@@ -123,12 +123,14 @@ func (h *hand) drop(d *delivery) {
 }
 
 // sign gives the server a sign of each message, but gives back those that have
-// waited here without a slot: other workers may be free. It returns these.
+// waited here without a slot, or for a downstream that is held: other workers may
+// be free, and the fault may be this one's. It returns these.
 func (h *hand) sign(now time.Time) (back []*delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for address, d := range h.held {
-		if !d.taken && now.Sub(d.signed) >= mulligan.ProgressEvery {
+		waits := !d.begun && (!d.taken || d.lane.calls.Held(now).Why != "")
+		if waits && now.Sub(d.signed) >= mulligan.ProgressEvery {
 			delete(h.held, address)
 			_ = d.msg.Nak() // lost, it comes back after AckWait
 			back = append(back, d)
