@@ -1,0 +1,309 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+)
+
+// What the documentation of budgets says, with all settings left out.
+const (
+	windowSpan     = 10 * time.Second // of calls that a breaker goes by
+	windowCalls    = 20               // at least, before it may trip
+	tokenRatio     = 0.1              // of a retry, by a success at a first attempt
+	tokenCap       = 10.0             // in each worker
+	tokenFloor     = 1.0              // per second, of all workers
+	costThrottled  = 0.35             // of a retry after a 503
+	firstOpenFor   = time.Second      // doubled each time
+	longestOpenFor = 30 * time.Second
+)
+
+// outage is a time in which the provider answers every call with 503, at once.
+type outage struct{ from, to time.Time }
+
+func (o outage) at(t time.Time) bool { return !t.Before(o.from) && t.Before(o.to) }
+
+func TestAnOutageOfTheProviderCostsItFewCallsAndNoJobItsLife(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		user func(n int) string
+	}{
+		{"jobs of nobody", func(int) string { return "" }},
+		// So many that none of them fails more often than a user may at once.
+		{"jobs of a thousand users", func(n int) string { return fmt.Sprint("user-", n%1000) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			outlast(t, tt.user)
+		})
+	}
+}
+
+// outlast has 200 jobs per second arrive before, during and after an outage of
+// 20 seconds, and checks what three workers made of it.
+func outlast(t *testing.T, user func(n int) string) {
+	const workers, perSecond, before, lasts, after, within = 3, 200, 10 * time.Second, 20 * time.Second, 9 * time.Second, time.Minute
+	p := newProvider(t)
+	p.took = 5 * time.Millisecond
+	var o outage
+	p.fails = func(v visit) int {
+		if o.at(v.at) {
+			return http.StatusServiceUnavailable
+		}
+		return 0
+	}
+	f := newFleet(t, p, workers)
+	o.from = time.Now().Add(before)
+	o.to = o.from.Add(lasts)
+	f.arrive(t, o.to.Add(after), stream{perSecond, func(n int) mulligan.Job {
+		return mulligan.Job{ID: fmt.Sprint(fine, "-", n), User: user(n)}
+	}})
+	streams{f.JS}.settled(t, time.Until(o.to.Add(within)))
+	log := p.log()
+	t.Logf("%d jobs, %d calls; all were done %.1f s after the outage, during the last %v of which jobs still arrived",
+		len(f.published), len(log), time.Since(o.to).Seconds(), after)
+
+	for id, calls := range p.byJob() {
+		if len(calls) >= 4 {
+			for _, v := range calls {
+				t.Logf("%s: attempt %d by %s answered %d at %.2f s of the outage", id, v.attempt, v.worker, v.status, v.at.Sub(o.from).Seconds())
+			}
+		}
+	}
+	t.Run("the provider was let alone", func(t *testing.T) { f.checkLetAlone(t, o, user(0) == "") })
+	t.Run("no job died and every job is done", func(t *testing.T) { f.checkDone(t) })
+	t.Run("records, metrics and the provider's log agree", func(t *testing.T) { f.checkCounts(t) })
+	t.Run("retries stayed within their budget", func(t *testing.T) { checkRetryBudget(t, log, workers) })
+}
+
+// checkLetAlone checks how many calls the provider saw while it failed. A worker
+// may make
+//   - what opens its breaker. It trips once half of at least 20 calls within ten
+//     seconds have failed: after as many failures as there were successes, or 20
+//     if there were fewer;
+//   - the calls that were in flight then, one a slot at most;
+//   - one probe after each time that it was open: 1, 2, 4, 8 … seconds.
+//
+// Retries are among these, and checkRetryBudget bounds them further.
+func (f *fleet) checkLetAlone(t *testing.T, o outage, nobodys bool) {
+	limit, saw := 0, 0
+	for _, name := range f.names {
+		calls := callsOf(f.p.log(), name)
+		good, bad := 0, 0
+		for _, v := range calls {
+			switch {
+			case o.at(v.at):
+				bad++
+			case v.answered.Before(o.from) && o.from.Sub(v.answered) <= windowSpan:
+				good++
+			}
+		}
+		most := max(good, windowCalls) + slots + probesWithin(o.to.Sub(o.from))
+		limit, saw = limit+most, saw+bad
+		if bad > most {
+			t.Errorf("%s made %d calls during the outage, want %d at most", name, bad, most)
+		}
+		// Where no user's voice is weighed, the log says when the breaker was to
+		// trip at the latest: sooner, since successes grow old.
+		trip := tripOf(calls)
+		late := 0
+		for _, v := range calls {
+			if v.at.After(trip) && o.at(v.at) {
+				late++
+			}
+		}
+		t.Logf("%s: %d calls in the window before; %d failed, %d of them after half of the window had, %.1f s into the outage",
+			name, good, bad, late, trip.Sub(o.from).Seconds())
+		if most := slots + probesWithin(o.to.Sub(trip)); nobodys && late > most {
+			t.Errorf("%s made %d calls after its breaker was to be open, want %d at most", name, late, most)
+		}
+	}
+	arrived := 0
+	for _, at := range f.published {
+		if o.at(at) {
+			arrived++
+		}
+	}
+	t.Logf("during the outage the provider saw %d calls of %d at most, and %d jobs arrived; by the second: %v", saw, limit, arrived, bySecond(f.p.log(), o))
+}
+
+// probesWithin is how many half-openings there can be within a time in which
+// every probe fails.
+func probesWithin(d time.Duration) (n int) {
+	for open := firstOpenFor; d >= open; n++ {
+		d, open = d-open, min(2*open, longestOpenFor)
+	}
+	return n
+}
+
+// tripOf is when half of the last calls had failed for the first time.
+func tripOf(calls []visit) time.Time {
+	calls = slices.Clone(calls)
+	slices.SortFunc(calls, func(a, b visit) int { return a.answered.Compare(b.answered) })
+	from, bad := 0, 0
+	for i, v := range calls {
+		for v.answered.Sub(calls[from].answered) > windowSpan {
+			if calls[from].status != http.StatusOK {
+				bad--
+			}
+			from++
+		}
+		if v.status == http.StatusOK {
+			continue
+		}
+		if bad++; i-from+1 >= windowCalls && 2*bad >= i-from+1 {
+			return v.answered
+		}
+	}
+	return time.Time{}
+}
+
+func callsOf(log []visit, worker string) []visit {
+	return slices.DeleteFunc(slices.Clone(log), func(v visit) bool { return v.worker != worker })
+}
+
+// bySecond counts the calls of each second of the outage.
+func bySecond(log []visit, o outage) []int {
+	n := make([]int, int(o.to.Sub(o.from)/time.Second))
+	for _, v := range log {
+		if o.at(v.at) {
+			n[v.at.Sub(o.from)/time.Second]++
+		}
+	}
+	return n
+}
+
+// checkDone checks that all jobs are done, and that nothing was ever given up.
+func (f *fleet) checkDone(t *testing.T) {
+	records, attempts := f.Records(t), map[int]int{}
+	for id := range f.published {
+		r := records[mulligan.RecordKey(fleetKind, mulligan.Token(id))]
+		if r == nil || r.State != mulligan.Done {
+			t.Errorf("%s is %+v, want it done", id, r)
+			continue
+		}
+		attempts[r.Attempts]++
+	}
+	t.Logf("jobs by the attempts that they took: %v", attempts)
+	if spent := f.counts(t)["mulligan_spent_total"]; spent.sum() != 0 {
+		t.Errorf("jobs were given up: %v", spent)
+	}
+	if n := f.letters(t); n != 0 {
+		t.Errorf("%d letters were written", n)
+	}
+}
+
+// letters is how many dead letters were ever written.
+func (f *fleet) letters(t testing.TB) uint64 {
+	t.Helper()
+	s, err := f.JS.Stream(t.Context(), f.Topology.DeadStream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().State.LastSeq
+}
+
+// checkCounts checks that the provider's log, the metrics and the records tell
+// the same of attempts and retries, and each worker of its breaker.
+func (f *fleet) checkCounts(t *testing.T) {
+	log, counts := f.p.log(), f.counts(t)
+	byStatus, retries := map[int]int{}, 0
+	for _, v := range log {
+		byStatus[v.status]++
+		if v.attempt > 1 {
+			retries++
+		}
+	}
+	recorded, planned := 0, map[mulligan.Verb]int{}
+	for _, r := range f.Records(t) {
+		recorded += r.Attempts
+		for _, a := range r.History {
+			planned[a.Verb]++
+		}
+	}
+	counted := counts["mulligan_attempts_total"]
+	t.Logf("%d calls (%v), %d of them retries; attempts recorded: %d, counted: %v; planned by the records: %v; counted: %v, put off: %v",
+		len(log), byStatus, retries, recorded, counted, planned, counts["mulligan_retries_total"], counts["mulligan_deferred_total"])
+	for _, same := range []struct {
+		what      string
+		got, want int
+	}{
+		{"attempts that succeeded, in the metrics", counted.sum(`outcome="ok"`), byStatus[http.StatusOK]},
+		{"attempts that failed, in the metrics", counted.sum(`outcome="http_503"`), byStatus[http.StatusServiceUnavailable]},
+		{"attempts in the metrics", counted.sum(), len(log)},
+		{"attempts in the records", recorded, len(log)},
+		{"retries in the metrics", counts["mulligan_retries_total"].sum(), retries},
+		{"retries in the records", planned[mulligan.Nak] + planned[mulligan.Park], retries},
+		{"jobs put off, in the metrics", counts["mulligan_deferred_total"].sum(), planned[mulligan.Defer]},
+		{"jobs done, in the metrics", counts["mulligan_done_total"].sum(), len(f.published)},
+		{"facts that could not be recorded", counts["mulligan_lost_evidence_total"].sum(), 0},
+	} {
+		if same.got != same.want {
+			t.Errorf("%s: %d, want %d", same.what, same.got, same.want)
+		}
+	}
+	for i, w := range f.workers {
+		if n := metricsOf(t, w)["mulligan_breaker_trips_total"]; n.sum(`why="open"`) != 1 || n.sum() != 1 {
+			t.Errorf("the breaker of %s tripped %v, want once", f.names[i], n)
+		}
+	}
+}
+
+// checkRetryBudget checks that within any span of time no more was spent on
+// retries that failed than the successes of first attempts, the floor and what
+// all workers had saved can pay for. A retry is paid for at some time between
+// the end of the attempt before and its own call; only what was certainly paid
+// for within the span is counted. A success counts in a span that begins up to a
+// second after the provider's answer: the worker learns of it later.
+func checkRetryBudget(t *testing.T, log []visit, workers int) {
+	const late = time.Second
+	type paid struct {
+		from, to time.Time
+		cost     float64
+	}
+	var failed []paid
+	var earned []time.Time
+	last := map[string]visit{}
+	for _, v := range log {
+		before := last[v.id]
+		last[v.id] = v
+		switch {
+		case v.attempt == 1 && v.status == http.StatusOK:
+			earned = append(earned, v.answered)
+		case v.attempt > 1 && v.status != http.StatusOK:
+			cost := 1.0
+			if before.status == http.StatusServiceUnavailable {
+				cost = costThrottled
+			}
+			failed = append(failed, paid{before.answered, v.at, cost})
+		}
+	}
+	slices.SortFunc(earned, time.Time.Compare)
+	after := func(at time.Time) int { // the successes before
+		n, _ := slices.BinarySearchFunc(earned, at, time.Time.Compare)
+		return n
+	}
+	slices.SortFunc(failed, func(a, b paid) int { return a.to.Compare(b.to) })
+	closest := tokenCap * float64(workers)
+	for _, first := range failed {
+		spent := 0.0
+		for _, r := range failed {
+			if r.from.Before(first.from) {
+				continue
+			}
+			spent += r.cost
+			successes := after(r.to) - after(first.from.Add(-late))
+			may := tokenRatio*float64(successes) + tokenFloor*r.to.Sub(first.from).Seconds() + tokenCap*float64(workers)
+			if closest = min(closest, may-spent); spent > may {
+				t.Errorf("within %v from %v on %.2f was spent on retries, of %.2f", r.to.Sub(first.from), first.from, spent, may)
+				return
+			}
+		}
+	}
+	t.Logf("%d retries failed; of what they may cost within any span %.2f was left at least", len(failed), closest)
+}
