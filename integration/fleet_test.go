@@ -67,7 +67,10 @@ func (f *fleet) arrive(t testing.TB, over time.Time, streams ...stream) {
 	began, did := time.Now(), make([]int, len(streams))
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for now := began; now.Before(over); now = <-tick.C {
+	for now, end := began, false; !end; now = <-tick.C {
+		if end = !now.Before(over); end {
+			now = over
+		}
 		var jobs []mulligan.Job
 		for i, s := range streams {
 			for ; did[i] < int(now.Sub(began).Seconds()*float64(s.perSecond)); did[i]++ {
