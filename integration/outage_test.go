@@ -12,14 +12,13 @@ import (
 
 // What the documentation of budgets says, with all settings left out.
 const (
-	windowSpan     = 10 * time.Second // of calls that a breaker remembers
-	tripRow        = 20               // failures in a row that open a breaker
-	tokenRatio     = 0.1              // of a retry, by a success at a first attempt
-	tokenCap       = 10.0             // saved by all workers together
-	tokenFloor     = 1.0              // per second, of all workers
-	costThrottled  = 0.35             // of a retry after a 503
-	firstOpenFor   = time.Second      // doubled each time
-	longestOpenFor = 30 * time.Second
+	windowSpan    = 10 * time.Second // of calls that a breaker remembers
+	tripRow       = 20               // failures in a row that open a breaker
+	tokenRatio    = 0.1              // of a retry, by a success at a first attempt
+	tokenCap      = 10.0             // saved by all workers together
+	tokenFloor    = 1.0              // per second, of all workers
+	costThrottled = 0.35             // of a retry after a 503
+	shortestOpen  = time.Second
 )
 
 // outage is a time in which the provider answers every call with 503, at once.
@@ -79,26 +78,33 @@ func outlast(t *testing.T, user func(n int) string) {
 //   - what opens its breaker: 20 failures without a success between them;
 //   - the calls that were in flight when the first of these failed, and those
 //     when the last did, one a slot at most;
-//   - one probe after each time that it was open: 1, 2, 4, 8 … seconds.
+//   - one probe whenever it was open for its time, a second at first and longer
+//     each time, so that a second or more lies between two of them.
 //
 // Retries are among these, and checkRetryBudget bounds them further.
 func (f *fleet) checkLetAlone(t *testing.T, o outage) {
-	most := tripRow + 2*slots + probesWithin(o.to.Sub(o.from))
-	saw := 0
+	const most = tripRow + 2*slots
+	saw, probed := 0, 0
 	for _, name := range f.names {
-		good, bad := 0, 0
-		for _, v := range f.p.log() {
+		good, rush, probes := 0, 0, 0
+		var last time.Time
+		for _, v := range f.p.log() { // in the order of arrival
 			switch {
 			case v.worker != name:
-			case o.at(v.at):
-				bad++
-			case v.answered.Before(o.from) && o.from.Sub(v.answered) <= windowSpan:
-				good++
+			case !o.at(v.at):
+				if v.at.Before(o.from) && o.from.Sub(v.at) <= windowSpan {
+					good++
+				}
+			case v.at.Sub(last) < shortestOpen || last.IsZero():
+				rush, last = rush+1, v.at
+			default:
+				probes, last = probes+1, v.at
 			}
 		}
-		saw += bad
-		if t.Logf("%s: %d calls in the ten seconds before, %d during the outage", name, good, bad); bad > most {
-			t.Errorf("%s made %d calls during the outage, want %d at most", name, bad, most)
+		saw, probed = saw+rush+probes, probed+probes
+		t.Logf("%s: %d calls in the ten seconds before the outage, %d until its breaker was open, %d probes", name, good, rush, probes)
+		if rush > most {
+			t.Errorf("%s made %d calls of the outage one upon the other, want %d at most", name, rush, most)
 		}
 	}
 	arrived := 0
@@ -107,16 +113,10 @@ func (f *fleet) checkLetAlone(t *testing.T, o outage) {
 			arrived++
 		}
 	}
-	t.Logf("during the outage the provider saw %d calls of %d at most, and %d jobs arrived; by the second: %v", saw, most*len(f.names), arrived, bySecond(f.p.log(), o))
-}
-
-// probesWithin is how many half-openings there can be within a time in which
-// every probe fails.
-func probesWithin(d time.Duration) (n int) {
-	for open := firstOpenFor; d >= open; n++ {
-		d, open = d-open, min(2*open, longestOpenFor)
+	t.Logf("during the outage the provider saw %d calls, %d of them probes, and %d jobs arrived; by the second: %v", saw, probed, arrived, bySecond(f.p.log(), o))
+	if limit := len(f.names) * (most + int(o.to.Sub(o.from)/shortestOpen)); saw > limit {
+		t.Errorf("the provider saw %d calls during the outage, want %d at most", saw, limit)
 	}
-	return n
 }
 
 // bySecond counts the calls of each second of the outage.

@@ -52,8 +52,8 @@ type provider struct {
 	effects map[string]int // by key
 	watch   func(n int)    // told of each call
 
-	// fails says with which status the provider fails a call at once, and zero if
-	// it does not; nil for one that never does.
+	// fails says with which status the provider fails a call, without more ado, and
+	// zero if it does not; nil for one that never does.
 	fails func(v visit) int
 }
 
