@@ -158,9 +158,10 @@ func (d *delivery) outcome(ctx context.Context, err error, cut bool) budget.Outc
 
 // notice logs how the breaker stands, when that has changed.
 func (l *lane) notice(now time.Time) {
-	s := l.calls.State(now)
+	// Looked at under the lock: of two calls that end at once the one that looked
+	// first must not have the last word.
 	l.mu.Lock()
-	was := l.phase
+	s, was := l.calls.State(now), l.phase
 	l.phase = s.Breaker
 	l.mu.Unlock()
 	if s.Breaker == was {

@@ -26,7 +26,7 @@ var built struct {
 	err  error
 }
 
-func program(t *testing.T) string {
+func program(t testing.TB) string {
 	t.Helper()
 	built.once.Do(func() {
 		if built.dir, built.err = os.MkdirTemp("", "mulligan"); built.err != nil {
@@ -105,7 +105,7 @@ func (l *transcript) tail(lines int) string {
 
 // start runs the program until the test ends, and returns once it has said
 // where it can be found. What it logs is shown if the test fails.
-func start(t *testing.T, args ...string) *proc {
+func start(t testing.TB, args ...string) *proc {
 	t.Helper()
 	p := &proc{name: args[0], ended: make(chan struct{})}
 	p.cmd = exec.Command(program(t), append(args, "--json")...)
@@ -144,7 +144,7 @@ func start(t *testing.T, args ...string) *proc {
 }
 
 // kill ends the process as a power cut would.
-func (p *proc) kill(t *testing.T) {
+func (p *proc) kill(t testing.TB) {
 	t.Helper()
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Error(err)
@@ -153,7 +153,7 @@ func (p *proc) kill(t *testing.T) {
 }
 
 // stop asks the process to end, and returns its exit code.
-func (p *proc) stop(t *testing.T, within time.Duration) int {
+func (p *proc) stop(t testing.TB, within time.Duration) int {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Errorf("stop %s: %v", p.name, err)
@@ -168,7 +168,7 @@ func (p *proc) stop(t *testing.T, within time.Duration) int {
 }
 
 // command runs the program to its end, and returns what it printed.
-func command(t *testing.T, args ...string) []byte {
+func command(t testing.TB, args ...string) []byte {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), program(t), args...)
 	var out, log bytes.Buffer
@@ -180,7 +180,7 @@ func command(t *testing.T, args ...string) []byte {
 }
 
 // answer is command for one that may say, by its exit code, that there is nothing.
-func answer(t *testing.T, args ...string) []byte {
+func answer(t testing.TB, args ...string) []byte {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), program(t), args...)
 	c.Env, c.Dir = environ(), t.TempDir()
@@ -193,7 +193,7 @@ func answer(t *testing.T, args ...string) []byte {
 }
 
 // decode reads JSON.
-func decode[T any](t *testing.T, b []byte) T {
+func decode[T any](t testing.TB, b []byte) T {
 	t.Helper()
 	var v T
 	if err := json.Unmarshal(b, &v); err != nil {
@@ -203,7 +203,7 @@ func decode[T any](t *testing.T, b []byte) T {
 }
 
 // fetch reads a page of a process; one that is not found is a page, too.
-func fetch(t *testing.T, url string) []byte {
+func fetch(t testing.TB, url string) []byte {
 	t.Helper()
 	resp, err := http.Get(url)
 	if err != nil {
@@ -218,7 +218,7 @@ func fetch(t *testing.T, url string) []byte {
 }
 
 // file writes a file of the test's.
-func file(t *testing.T, name, content string) string {
+func file(t testing.TB, name, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -228,7 +228,7 @@ func file(t *testing.T, name, content string) string {
 }
 
 // eventually waits until cond holds, and fails the test if it does not in time.
-func eventually(t *testing.T, within time.Duration, what string, cond func() bool) {
+func eventually(t testing.TB, within time.Duration, what string, cond func() bool) {
 	t.Helper()
 	deadline, tick := time.NewTimer(within), time.NewTicker(20*time.Millisecond)
 	defer deadline.Stop()

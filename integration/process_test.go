@@ -116,7 +116,7 @@ type streams struct {
 	js jetstream.JetStream
 }
 
-func connect(t *testing.T, server string) streams {
+func connect(t testing.TB, server string) streams {
 	t.Helper()
 	nc, err := nats.Connect(server, nats.MaxReconnects(-1))
 	if err != nil {
@@ -131,7 +131,7 @@ func connect(t *testing.T, server string) streams {
 }
 
 // left counts the messages that are still to be moved.
-func (s streams) left(t *testing.T) uint64 {
+func (s streams) left(t testing.TB) uint64 {
 	t.Helper()
 	n := uint64(0)
 	for _, name := range []string{"MULLIGAN_JOBS", "MULLIGAN_RETRIES"} {
@@ -145,7 +145,7 @@ func (s streams) left(t *testing.T) uint64 {
 }
 
 // settled waits until every job has ended.
-func (s streams) settled(t *testing.T, within time.Duration) {
+func (s streams) settled(t testing.TB, within time.Duration) {
 	t.Helper()
 	eventually(t, within, "all streams are empty", func() bool { return s.left(t) == 0 })
 }
@@ -272,7 +272,7 @@ type counted map[string]int
 var sample = regexp.MustCompile(`(?m)^(mulligan_\w+)\{(.*)\} ([0-9.e+]+)$`)
 
 // metricsOf reads the counters of a process, with the label of the kind first.
-func metricsOf(t *testing.T, s *proc) map[string]counted {
+func metricsOf(t testing.TB, s *proc) map[string]counted {
 	t.Helper()
 	all := map[string]counted{}
 	for _, m := range sample.FindAllStringSubmatch(string(fetch(t, s.HTTP+"/metrics")), -1) {

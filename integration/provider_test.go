@@ -43,7 +43,7 @@ type visit struct {
 // idempotency keys and keeps its own log.
 type provider struct {
 	url  string
-	t    *testing.T
+	t    testing.TB
 	took time.Duration // by each call
 	hold chan struct{} // closed to let the held go
 
@@ -51,9 +51,13 @@ type provider struct {
 	visits  []visit
 	effects map[string]int // by key
 	watch   func(n int)    // told of each call
+
+	// fails says with which status the provider fails a call, without more ado, and
+	// zero if it does not; nil for one that never does.
+	fails func(v visit) int
 }
 
-func newProvider(t *testing.T) *provider {
+func newProvider(t testing.TB) *provider {
 	t.Helper()
 	p := &provider{t: t, hold: make(chan struct{}), effects: map[string]int{}}
 	s := httptest.NewServer(p)
@@ -95,6 +99,12 @@ func (p *provider) begin(v visit) (n int) {
 // answer writes the answer that the class of the job asks for, and returns its
 // status.
 func (p *provider) answer(w http.ResponseWriter, r *http.Request, v visit) int {
+	if p.fails != nil {
+		if status := p.fails(v); status != 0 {
+			w.WriteHeader(status)
+			return status
+		}
+	}
 	class, _, _ := strings.Cut(v.id, "-")
 	status := http.StatusOK
 	switch {

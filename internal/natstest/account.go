@@ -101,6 +101,14 @@ func (e *Env) account(t testing.TB) (Counts, map[string]bool) {
 	return c, safe
 }
 
+// Records is every record of the ledger, by its key.
+func (e *Env) Records(t testing.TB) map[string]*mulligan.Record {
+	t.Helper()
+	ctx, cancel := bounded(t)
+	defer cancel()
+	return e.records(ctx, t)
+}
+
 func (e *Env) subjects(ctx context.Context, t testing.TB, stream, filter string) map[string]uint64 {
 	t.Helper()
 	s, err := e.JS.Stream(ctx, stream)
