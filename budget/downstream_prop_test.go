@@ -75,7 +75,7 @@ func anyOutcome(t *rapid.T) Outcome {
 func (m *model) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"pass": func(t *rapid.T) {
-			m.pass(t, time.Duration(rapid.SampledFrom([]int{1, 10, 300, 1000, 1001, 2000, 40_000}).Draw(t, "ms"))*time.Millisecond)
+			m.pass(t, time.Duration(rapid.SampledFrom([]int{1, 10, 300, 1000, 1001, 2000, 6000, 40_000}).Draw(t, "ms"))*time.Millisecond)
 		},
 		"take":       m.take,
 		"back":       m.back,
@@ -269,6 +269,17 @@ func (m *model) check(t *rapid.T) {
 		t.Fatalf("the limit is %d, with %d slots", s.Limit, m.limits.Slots)
 	case (s.Limit == 0) != (m.d.breaker.phase == PhaseOpen):
 		t.Fatalf("the limit is %d while %v", s.Limit, m.d.breaker.phase)
+	}
+	var sum bucket
+	w := m.d.breaker.window
+	for _, b := range w.buckets {
+		sum.all.add(b.all)
+		for p, u := range b.users {
+			sum.users[p].add(u)
+		}
+	}
+	if w.sum != sum {
+		t.Fatalf("the window's sum is\n%v, of buckets that have\n%v", w.sum, sum)
 	}
 }
 
