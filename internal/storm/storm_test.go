@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
 )
 
 // named returns the cases of a name at a load.
@@ -114,6 +117,28 @@ func TestAUserWhoseJobsAllFailSlowsNobody(t *testing.T) {
 	}
 	if r := fared(named(t, "poison", 0.7), policy(t, "backoff + jitter ×4"))[0]; r.Success > 0.1 {
 		t.Errorf("want that without budgets that user's retries starve the others: %v", r)
+	}
+}
+
+func TestAUserWhoIsPushedBackSlowsNobody(t *testing.T) {
+	t.Parallel()
+	for name, venom := range map[string]error{
+		"times out":                  errTimeout,
+		"is throttled":               mulligan.After(0, errTooMany),
+		"is throttled with a hint":   mulligan.After(30*time.Second, errTooMany),
+		"is answered 500 at once":    errPoison,
+		"is told never to try again": mulligan.Permanent(errPoison),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cases := named(t, "poison", 0.7)
+			cases[0].venom = venom
+			rs := fared(cases, policy(t, "Mulligan"))
+			poisoned, cured := rs[0], rs[1]
+			if poisoned.Dead > 0 || poisoned.P99 > 1.2*cured.P99 || poisoned.P50 > 1.2*cured.P50 || poisoned.After > 1.01 {
+				t.Errorf("want the other users' jobs as fast as when that user's succeed:\ngot  %v\nlike %v", poisoned, cured)
+			}
+		})
 	}
 }
 
