@@ -285,7 +285,8 @@ func TestOneUsersProbesKeepNothingOpen(t *testing.T) {
 		{"five tell nothing, the sixth does", eves + "5 failed@eve; is half_open; 1 failed@eve; is open"},
 		{"it is open for no longer then than at first", eves + "6 failed@eve; held open 1; +1; 6 late@eve; held open 1"},
 		{"they do not end with the open time", eves + "2 failed@eve; 1 failed@bob; +4; is half_open; 1 failed@bob; is half_open"},
-		{"a good one among them has the count begin again", eves + "5 failed@eve; 1 ok@bob; 5 failed@eve; 4 ok@bob; is closed"},
+		{"a good one among them has the count begin again", eves + "5 failed@eve; 1 ok@bob; 11 failed@eve; is half_open; 1 failed@eve; is open"},
+		{"what works for others closes", eves + "5 failed@eve; 1 ok@bob; 5 failed@eve; 4 ok@bob; is closed"},
 		{"the sixth after a good one is a bad one", eves + "1 ok@bob; 6 failed@eve; is half_open; 6 failed@eve; is open"},
 		{"another user's tells, and then his do again", eves + "1 failed@eve; is half_open; 1 failed@bob; is open; +4; 1 failed@eve; is open"},
 		{"those of nobody tell each time", "20 failed; +1; 1 failed; is open; +2; 1 failed; is open; +4; 1 failed; is open"},
@@ -299,6 +300,7 @@ func TestOneUsersProbesKeepNothingOpen(t *testing.T) {
 func TestOneUsersAnswersHoldNobody(t *testing.T) {
 	for _, tt := range []struct{ name, script string }{
 		{"her failures do not trip the breaker", "1000 failed@eve; is closed; limit 16; held"},
+		{"a few of hers, of another's and of nobody's do not", "9 ok; 9 failed; 1 failed@eve; 1 failed@bob; is closed"},
 		{"what was forgotten of a user is no voice", "5 ok@bob; 5 failed@eve; +5; 1 ok@bob; +5; 19 failed@ada; is closed"},
 		{"her push-backs do not cut the limit", "1 late@eve; +1; 1 throttled@eve; +1; 1 late@eve; limit 16"},
 		{"another's after hers does", "1 late@eve; limit 16; +9; 1 throttled@bob; limit 11"},
