@@ -38,7 +38,7 @@ type breaker struct {
 	refused    bool  // the credential, by the last call that told
 	refusals   voices
 	until      time.Duration // while open
-	openFor    time.Duration // the last time; zero once closed again
+	openFor    time.Duration // the last time; zero to begin anew
 	good, bad  int           // probes of this generation
 	failed     string        // whose the last probe was that failed, empty for nobody's
 	alike      int           // probes of his that failed since, in a row
