@@ -3,6 +3,7 @@ package budget_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,7 +159,50 @@ func TestOneUserAmongOthersTripsNoBreaker(t *testing.T) {
 				calls(d, user, 50, budget.Failed)
 			}
 		}, budget.PhaseOpen},
-		{"there is one user only", func(d *budget.Downstream) { calls(d, "eve", 20, budget.Failed) }, budget.PhaseOpen},
+		{"there is one user only", func(d *budget.Downstream) { calls(d, "eve", 1000, budget.Failed) }, budget.PhaseClosed},
+		{"one user's fast failures before another's slow success", func(d *budget.Downstream) {
+			p, _ := d.Start(noon, nil)
+			calls(d, "eve", 1000, budget.Failed)
+			p.End(noon, budget.Outcome{Result: budget.Succeeded, User: "bob"})
+		}, budget.PhaseClosed},
+		{"two users fail, two do not", func(d *budget.Downstream) {
+			calls(d, "ada", 1, budget.Succeeded)
+			calls(d, "bob", 1, budget.Succeeded)
+			calls(d, "eve", 1000, budget.Failed)
+			calls(d, "mallory", 15, budget.Failed)
+		}, budget.PhaseClosed},
+		{"users who fail now and then beside one who always does", func(d *budget.Downstream) {
+			calls(d, "eve", 1000, budget.Failed)
+			for _, user := range []string{"ada", "bob", "cid"} {
+				calls(d, user, 3, budget.Succeeded)
+				calls(d, user, 2, budget.Failed)
+			}
+		}, budget.PhaseClosed},
+		{"all users fail, beside calls of nobody that succeed", func(d *budget.Downstream) {
+			for range 10 {
+				calls(d, "", 1, budget.Succeeded)
+				for i := range 30 {
+					calls(d, fmt.Sprint("user", i), 1, budget.Failed)
+				}
+			}
+		}, budget.PhaseOpen},
+		{"calls of nobody fail, beside more of users that succeed", func(d *budget.Downstream) {
+			calls(d, "ada", 15, budget.Succeeded)
+			calls(d, "bob", 15, budget.Succeeded)
+			calls(d, "", 19, budget.Failed)
+		}, budget.PhaseClosed},
+		{"calls of nobody fail, beside fewer of users that succeed", func(d *budget.Downstream) {
+			calls(d, "ada", 10, budget.Succeeded)
+			calls(d, "bob", 9, budget.Succeeded)
+			calls(d, "", 15, budget.Failed)
+			calls(d, "ada", 1, budget.Succeeded)
+			calls(d, "", 5, budget.Failed)
+		}, budget.PhaseOpen},
+		{"a few calls of nobody, and one user's, fail", func(d *budget.Downstream) {
+			calls(d, "", 19, budget.Failed)
+			calls(d, "ada", 1, budget.Succeeded)
+			calls(d, "eve", 1000, budget.Failed)
+		}, budget.PhaseClosed},
 		{"calls of nobody fail", func(d *budget.Downstream) {
 			calls(d, "", 10, budget.Succeeded)
 			calls(d, "", 10, budget.Failed)
@@ -180,22 +224,23 @@ func TestAUsersFailuresAreForgottenWithTheirSecond(t *testing.T) {
 		p, _ := d.Start(noon.Add(time.Duration(i)*100*time.Millisecond), nil)
 		o := budget.Outcome{Result: budget.Succeeded, User: "ada"}
 		if i < 50 {
-			o = budget.Outcome{Result: budget.Failed, User: "eve"}
-			if i%2 == 0 {
-				o = budget.Outcome{Result: budget.Succeeded, User: "bob"}
+			o.User = []string{"bob", "cid", "dan", "eve"}[i%4]
+			if o.User == "eve" {
+				o.Result = budget.Failed
 			}
 		}
 		p.End(noon.Add(time.Duration(i)*100*time.Millisecond), o)
 	}
 	now := noon.Add(20 * time.Second)
-	for range 120 { // ada's alone are in the window now: 100 good ones and these
-		p, w := d.Start(now, nil)
-		if w.Why != "" {
-			break
+	for i := range 400 { // ada's alone are in the window now, 100 good ones, and these
+		o := budget.Outcome{Result: budget.Failed, User: []string{"ada", "gil"}[i%2]}
+		if i%10 == 0 {
+			o.Result = budget.Succeeded // not so many in a row
 		}
-		p.End(now, budget.Outcome{Result: budget.Failed, User: "ada"})
+		p, _ := d.Start(now, nil)
+		p.End(now, o)
 	}
 	if got := d.State(now).Breaker; got != budget.PhaseOpen {
-		t.Errorf("the breaker is %s, want it open: what eve and bob did is over", got)
+		t.Errorf("the breaker is %s, want it open: what the others did is over", got)
 	}
 }

@@ -34,11 +34,14 @@ const (
 // it says nothing about the downstream as it is now and must not be shown to
 // the breaker.
 type breaker struct {
-	phase      Phase         // never PhaseCredential, see shown
-	refused    bool          // the credential, by the last call that told
+	phase      Phase // never PhaseCredential, see shown
+	refused    bool  // the credential, by the last call that told
+	refusals   voices
 	until      time.Duration // while open
-	openFor    time.Duration // the last time; zero once closed again
+	openFor    time.Duration // the last time; zero to begin anew
 	good, bad  int           // probes of this generation
+	failed     string        // whose the last probe was that failed, empty for nobody's
+	alike      int           // probes of his that failed since, in a row
 	generation uint64
 	window     window
 }
@@ -65,25 +68,30 @@ func (b *breaker) room() int {
 func (b *breaker) end(at time.Duration, o Outcome) {
 	switch {
 	case o.Result == Dropped:
-	case o.Result == RefusedCredential:
+	case o.Result == RefusedCredential && b.refusals.second(o.User, at, at+windowSpan):
 		b.refused = true
 		b.trip(at)
 	case b.phase == PhaseHalfOpen:
-		b.probed(at, o.Result)
+		b.probed(at, o)
 	case b.window.count(at, o):
 		b.trip(at)
 	}
 }
 
-// probed takes note of a probe that the credential was good for. More bad ones
-// than good ones open the breaker again: were a single bad one enough, a
-// downstream that fails now and then, which would never have tripped it, would
-// hardly come back once it was open.
-func (b *breaker) probed(at time.Duration, r Result) {
-	b.refused = false
-	if !r.failing() {
+// probed takes note of a probe. More bad ones than good ones open the breaker
+// again: were a single bad one enough, a downstream that fails now and then, which
+// would never have tripped it, would hardly come back once it was open.
+func (b *breaker) probed(at time.Duration, o Outcome) {
+	if o.Result != RefusedCredential {
+		b.refused = false
+	}
+	switch {
+	case o.Result != RefusedCredential && !o.Result.failing():
 		b.good++
-	} else {
+		b.alike = 0
+	case b.again(o.User):
+		return
+	default:
 		b.bad++
 	}
 	switch {
@@ -92,6 +100,24 @@ func (b *breaker) probed(at time.Duration, r Result) {
 	case b.good == probes:
 		b.phase, b.openFor, b.window = PhaseClosed, 0, window{}
 	}
+}
+
+// again takes note of whose a failed probe was, and reports whether it tells
+// nothing new: it is of the user whose the last one was. So a user whose calls all
+// fail does not keep a downstream open that works again. But where there are only
+// such calls every sixth tells, lest a downstream that is down be called without
+// end, and then it is open for no longer than at first: others may wait behind.
+func (b *breaker) again(user string) bool {
+	same := user != "" && user == b.failed
+	if same && b.alike < probes {
+		b.alike++
+		return true
+	}
+	if same {
+		b.openFor = 0
+	}
+	b.failed, b.alike = user, 0
+	return false
 }
 
 func (b *breaker) trip(at time.Duration) {

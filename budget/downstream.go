@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// maxGate bounds for how long one answer may stop a whole downstream. The job
-// that got the answer waits for as long as it was told.
+// maxGate bounds for how long an answer may stop a whole downstream. The job that
+// got the answer waits for as long as it was told.
 const maxGate = time.Minute
 
 // A Downstream is one worker's budget of calls to a downstream: retry tokens, a
@@ -22,6 +22,9 @@ type Downstream struct {
 	tokens  tokens
 	breaker breaker
 	flow    flow
+	pushes  voices        // that push back
+	hints   voices        // that ask to wait
+	hint    time.Duration // the longest of theirs is over then
 	gate    time.Duration // closed until then
 	changed chan struct{} // closed when something may be granted that was not; nil if nobody waits
 	calls   []call        // in flight, by the place in their permit
@@ -68,7 +71,9 @@ func (d *Downstream) Share(now time.Time, workers int) {
 
 // Start asks for all that a call needs, and takes all or nothing. retry is the
 // held token of a retry, nil for a first attempt. When the call may not start,
-// the permit is the zero Permit, a token is still held, and the Wait has a Why.
+// the permit is the zero Permit, a token is still held, and the Wait has a Why. In
+// the first second in which the breaker is half-open no retry starts that is known
+// to be one: a first attempt is the better probe, as it has others left.
 func (d *Downstream) Start(now time.Time, retry *Token) (Permit, Wait) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -77,6 +82,9 @@ func (d *Downstream) Start(now time.Time, retry *Token) (Permit, Wait) {
 		return Permit{}, Wait{Why: TokenUsed}
 	}
 	if w := d.held(); w.Why != "" {
+		return Permit{}, w
+	}
+	if w := d.firstsOnly(); retry != nil && w.Why != "" {
 		return Permit{}, w
 	}
 	// Calls from before a trip may hang for long. They do not keep a probe out,
@@ -118,8 +126,19 @@ func (d *Downstream) learn(c call, o Outcome) {
 	case before == PhaseHalfOpen:
 	case r.answered():
 		d.flow.widen()
-	case r.pushedBack():
+	case r.pushedBack() && d.pushes.second(o.User, d.at, d.at+windowSpan):
 		d.flow.cut(d.at, c.serial, d.serial)
+	}
+}
+
+// asked closes the gate when a throttled call was asked to wait. One user's alone
+// does not; when others' were, too, in the last seconds or with a hint that is not
+// over, it closes for the longest hint of all.
+func (d *Downstream) asked(o Outcome) {
+	hint := min(o.Hint, maxGate)
+	d.hint = max(d.hint, d.at+hint)
+	if d.hints.second(o.User, d.at, d.at+max(hint, windowSpan)) {
+		d.gate = d.hint
 	}
 }
 

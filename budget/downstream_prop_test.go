@@ -75,7 +75,7 @@ func anyOutcome(t *rapid.T) Outcome {
 func (m *model) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"pass": func(t *rapid.T) {
-			m.pass(t, time.Duration(rapid.SampledFrom([]int{1, 10, 300, 1000, 1001, 2000, 40_000}).Draw(t, "ms"))*time.Millisecond)
+			m.pass(t, time.Duration(rapid.SampledFrom([]int{1, 10, 300, 1000, 1001, 2000, 6000, 40_000}).Draw(t, "ms"))*time.Millisecond)
 		},
 		"take":       m.take,
 		"back":       m.back,
@@ -170,16 +170,20 @@ func (m *model) start(t *rapid.T, token *Token, foreign bool) {
 		if usable && wait.Why == TokenUsed || permit != (Permit{}) {
 			t.Fatalf("a usable token is denied, or a denial has a permit: %+v, %+v", permit, wait)
 		}
-		if timed := !wait.Until.IsZero(); timed != (wait == held && held.Why != "") || timed && !wait.Until.After(m.now) {
-			t.Fatalf("held %+v, the start has to wait %+v", held, wait)
+		timed := held
+		if firsts := m.d.firstsOnly(); held.Why == "" && token != nil && usable {
+			timed = firsts
+		}
+		if known := !wait.Until.IsZero(); known != (wait == timed && timed.Why != "") || known && !wait.Until.After(m.now) {
+			t.Fatalf("held %+v, the start has to wait %+v, want %+v", held, wait, timed)
 		}
 		if wait.Why == LimitReached && before.Flow.current == 0 {
 			t.Fatal("none that began since the last trip is in flight, and the limit denies a start")
 		}
 		return
 	}
-	if held.Why != "" || !usable {
-		t.Fatalf("started although held %+v, token usable = %v", held, usable)
+	if firsts := m.d.firstsOnly(); held.Why != "" || !usable || token != nil && firsts.Why != "" {
+		t.Fatalf("started although held %+v, token usable = %v, %+v", held, usable, firsts)
 	}
 	if d := m.d; d.flow.current > d.limit() || d.flow.all > m.limits.Slots {
 		t.Fatalf("%d are in flight of %d allowed, and %d of %d slots", d.flow.current, d.limit(), d.flow.all, m.limits.Slots)
@@ -270,12 +274,23 @@ func (m *model) check(t *rapid.T) {
 	case (s.Limit == 0) != (m.d.breaker.phase == PhaseOpen):
 		t.Fatalf("the limit is %d while %v", s.Limit, m.d.breaker.phase)
 	}
+	var sum bucket
+	w := m.d.breaker.window
+	for _, b := range w.buckets {
+		sum.all.add(b.all)
+		for p, u := range b.users {
+			sum.users[p].add(u)
+		}
+	}
+	if w.sum != sum {
+		t.Fatalf("the window's sum is\n%v, of buckets that have\n%v", w.sum, sum)
+	}
 }
 
 // snapshot is all that a downstream knows, at the model's time.
 func (m *model) snapshot() memory {
 	m.d.State(m.now) // lets time pass, so that what follows is the call's doing
-	return memory{m.d.tokens, m.d.breaker, m.d.flow, fmt.Sprint(m.d.gate, m.d.serial, m.d.calls, m.d.free)}
+	return memory{m.d.tokens, m.d.breaker, m.d.flow, fmt.Sprint(m.d.pushes, m.d.hints, m.d.gate, m.d.serial, m.d.calls, m.d.free)}
 }
 
 // memory is a copy of what a downstream knows.
@@ -290,6 +305,43 @@ func TestWhateverHappensTheBudgetHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newModel(t)
 		t.Repeat(m.actions())
+	})
+}
+
+// Whatever one user's calls come to, while nobody else's fail, nothing is held
+// and the limit is that of the slots.
+func TestOneUserHoldsNobody(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel(t)
+		var flights []Permit
+		t.Repeat(map[string]func(*rapid.T){
+			"pass": func(t *rapid.T) { m.pass(t, time.Duration(rapid.IntRange(1, 20_000).Draw(t, "ms"))*time.Millisecond) },
+			"start": func(t *rapid.T) {
+				for range rapid.IntRange(1, 30).Draw(t, "n") {
+					permit, wait := m.d.Start(m.now, nil)
+					if wait.Why == "" {
+						flights = append(flights, permit)
+					} else if wait.Why != LimitReached || len(flights) < m.limits.Slots {
+						t.Fatalf("with %d in flight a start has to wait %+v", len(flights), wait)
+					}
+				}
+			},
+			"end": func(t *rapid.T) {
+				o := anyOutcome(t)
+				if o.User != "eve" && o.Result != CallersFault && o.Result != Dropped {
+					o.Result, o.Hint = Succeeded, 0
+				}
+				for range rapid.IntRange(0, len(flights)).Draw(t, "n") {
+					flights[0].End(m.now, o)
+					flights = flights[1:]
+				}
+			},
+			"": func(t *rapid.T) {
+				if s := m.d.State(m.now); s.Breaker != PhaseClosed || s.Limit != m.limits.Slots || !s.GateUntil.IsZero() {
+					t.Fatalf("%+v", s)
+				}
+			},
+		})
 	})
 }
 

@@ -16,9 +16,11 @@ import (
 //	start a b       both start, first attempts
 //	retry a         takes a token, and starts
 //	paid a          starts, paid for elsewhere
+//	take a, pay a   the same, but it does not start; "start a" does later
 //	no a probe      a may not start, for that cause
 //	none open 1     no token for a retry, why and for how long
-//	end a failed    a ends so; throttled:30 with a hint of as many seconds
+//	end a failed    a ends so; throttled:30 with a hint of as many seconds;
+//	                failed@eve as eve's call, else it is nobody's
 //	20 failed       so many start and end so, one after the other
 //	is open         the phase
 //	held gate 30    why, and for how long; held: not at all; held open 1..2: about
@@ -52,8 +54,9 @@ func seconds(s string) time.Duration {
 }
 
 func outcome(s string) Outcome {
+	s, user, _ := strings.Cut(s, "@")
 	name, hint, _ := strings.Cut(s, ":")
-	o := Outcome{Result: map[string]Result{
+	o := Outcome{User: user, Result: map[string]Result{
 		"dropped": Dropped, "ok": Succeeded, "failed": Failed, "late": TimedOut,
 		"throttled": Throttled, "4xx": CallersFault, "401": RefusedCredential,
 	}[name]}
@@ -85,7 +88,7 @@ func (p *play) step(w []string) string {
 		return p.series(n, outcome(w[1]))
 	}
 	switch w[0] {
-	case "start", "retry", "paid":
+	case "start", "retry", "paid", "take", "pay":
 		return p.start(w[0], w[1:])
 	case "no":
 		_, wait := p.d.Start(p.now, p.tokens[w[1]])
@@ -117,13 +120,16 @@ func (p *play) series(n int, o Outcome) string {
 func (p *play) start(how string, names []string) string {
 	for _, name := range names {
 		switch how {
-		case "retry":
+		case "retry", "take":
 			p.tokens[name], _ = p.d.Take(p.now, Failed)
 			if p.tokens[name] == nil {
 				return "no token"
 			}
-		case "paid":
+		case "paid", "pay":
 			p.tokens[name] = p.d.Paid(Failed)
+		}
+		if how == "take" || how == "pay" {
+			continue
 		}
 		permit, wait := p.d.Start(p.now, p.tokens[name])
 		if wait.Why != "" {
@@ -261,7 +267,9 @@ func TestRetriesProbeOnlyWhenThereIsNothingElse(t *testing.T) {
 		{"then they probe", tripped + "+2; retry a; no b probe; end a ok; is half_open; retry b c d e; end b ok; end c ok; end d ok; end e ok; is closed"},
 		{"once it has closed they are granted", reclosed + "retry a"},
 		{"a token taken before may be used and given back", "retry a b; 20 failed; end b dropped; end a ok; +1; is half_open; tokens 10"},
-		{"one that was paid for when it was planned may probe", tripped + "+1; paid a; end a ok"},
+		{"one in hand waits so long, too", "take a; 20 failed; no a open; +1; no a probe; +0.999; no a probe; start b; no a probe; end b dropped; +0.001; start a; end a ok; tokens 10"},
+		{"it is still good once the breaker has closed", "take a;" + tripped + "+1; no a probe; 5 ok; is closed; start a; end a ok; tokens 10"},
+		{"one that was paid for when it was planned may probe after that", "pay a;" + tripped + "+1; no a probe; +1; start a; end a ok"},
 		{"a refused credential is no other", "1 401; none credential 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { newPlay(t, Limits{}).run(tt.script) })
@@ -321,7 +329,7 @@ func TestTheLimitReleasesABacklogGently(t *testing.T) {
 		{"it begins at the slots", "limit 16; start a b c d e f g h i j k l m n o p; no q limit; limit 16; end a ok; start q; no r limit"},
 		{"after closing it is one", reclosed + "limit 1"},
 		{"it doubles each round trip", reclosed + "start a; end a ok; limit 2; start a b; end a ok; end b ok; limit 4; 4 ok; limit 8; 8 ok; limit 16; 8 ok; limit 16"},
-		{"the caller's fault is an answer", reclosed + "3 4xx; limit 4"},
+		{"the caller's fault is an answer, and a snooze is one", reclosed + "3 4xx; limit 4"},
 		{"failures leave it", reclosed + "3 ok; 3 failed; limit 4"},
 		{"a throttled call cuts it", "1 throttled; limit 11"},
 		{"a timeout cuts it", "1 late; limit 11"},

@@ -24,7 +24,8 @@ const (
 	TimedOut
 	// Throttled: it asked for fewer calls (429, 503, or a hint).
 	Throttled
-	// CallersFault: it works, and says that this call never will (any other 4xx).
+	// CallersFault: it works, and why there is no success is the job's own affair: it
+	// never will be one (any other 4xx), or not yet (a snooze).
 	CallersFault
 	// RefusedCredential: it does not accept who we say we are (401, 407).
 	RefusedCredential
@@ -62,7 +63,8 @@ func (r Result) String() string {
 // An Outcome is how a call ended. The zero Outcome is a dropped call's.
 type Outcome struct {
 	Result Result
-	// User is whose call it was, empty for nobody's.
+	// User is whose call it was, empty for nobody's. What one user's calls alone
+	// say of the downstream holds nobody: where all are one's, let them be nobody's.
 	User string
 	// Hint is how long the downstream asked to wait (Retry-After), zero if it
 	// did not say. Only that of a throttled call counts.
@@ -103,9 +105,9 @@ type State struct {
 }
 
 // OutcomeOf returns how a call ended for its downstream, given what the handler
-// said. What is permanent, or asks for another payload, is the caller's fault;
-// output that is of no use came from a downstream that works; a panic, a snooze,
-// a cancelled context and a call that was never made tell nothing.
+// said. What is permanent, asks for another payload or snoozes is the job's own
+// affair; output that is of no use came from a downstream that works; a panic, a
+// cancelled context and a call that was never made tell nothing.
 func OutcomeOf(err error) Outcome {
 	var (
 		throttled *mulligan.ThrottledError
@@ -120,9 +122,9 @@ func OutcomeOf(err error) Outcome {
 	switch {
 	case err == nil:
 		return Outcome{Result: Succeeded}
-	case what == "panic", errors.As(err, &snooze), errors.Is(err, context.Canceled), errors.As(err, &call) && call.Attempts == 0:
+	case what == "panic", errors.Is(err, context.Canceled), errors.As(err, &call) && call.Attempts == 0:
 		return Outcome{}
-	case errors.As(err, &permanent), errors.As(err, &changed):
+	case errors.As(err, &permanent), errors.As(err, &changed), errors.As(err, &snooze):
 		return Outcome{Result: CallersFault}
 	case errors.As(err, &refused):
 		return Outcome{Result: RefusedCredential}

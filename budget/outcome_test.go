@@ -29,7 +29,7 @@ func TestWhatAHandlersErrorSaysOfItsDownstream(t *testing.T) {
 		{"useless output came from a downstream that works", mulligan.Unusable(flaky), budget.Outcome{Result: budget.Succeeded}},
 		{"a refused credential is one", mulligan.RefusedCredential(flaky), budget.Outcome{Result: budget.RefusedCredential}},
 		{"a job's own credential is the caller's fault", mulligan.Permanent(mulligan.RefusedCredential(flaky)), budget.Outcome{Result: budget.CallersFault}},
-		{"a snooze tells nothing", mulligan.Snooze(time.Minute), budget.Outcome{}},
+		{"a snooze is the job's own affair", mulligan.Snooze(time.Minute), budget.Outcome{Result: budget.CallersFault}},
 		{"a panic tells nothing", mulligan.Typed("panic", flaky), budget.Outcome{}},
 		{"an interrupted call tells nothing", context.Canceled, budget.Outcome{}},
 		{"a call that was never made tells nothing", &mulligan.CallError{Reason: mulligan.Expired, Ended: context.DeadlineExceeded}, budget.Outcome{}},

@@ -70,7 +70,7 @@ func (p Permit) End(now time.Time, o Outcome) {
 	d.stir()
 	d.settle(c.token, o.Result)
 	if o.Result == Throttled && o.Hint > 0 {
-		d.gate = max(d.gate, d.at+min(o.Hint, maxGate))
+		d.asked(o)
 	}
 	if c.generation == d.breaker.generation { // else it ends late
 		d.flow.current--

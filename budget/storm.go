@@ -29,6 +29,13 @@ const (
 	safeCalls = 0.8
 )
 
+// Between these a rate is told as it is; more counts as that, and less is shown as
+// none.
+const (
+	leastRate = 1e-6
+	mostRate  = 1e9
+)
+
 // StormWarnings says, a line each, which downstreams could be kept down by the
 // load that was meant to be served, and what to change:
 //
@@ -39,17 +46,18 @@ const (
 //     that a slow downstream answers them when nobody waits any more, by
 //     Little's law.
 func StormWarnings(workers int, loads ...Load) []string {
+	workers = min(max(workers, 1), maxWorkers)
 	var lines []string
 	for _, l := range loads {
 		limits, err := l.Limits.Normal()
 		if err != nil || !(l.Capacity > 0) {
 			continue
 		}
-		l.Limits = limits
-		if line := l.rate(max(workers, 1)); line != "" {
+		l.Limits, l.Capacity, l.Peak = limits, min(l.Capacity, mostRate), min(l.Peak, mostRate)
+		if line := l.rate(workers); line != "" {
 			lines = append(lines, line)
 		}
-		if line := l.crowd(max(workers, 1)); line != "" {
+		if line := l.crowd(workers); line != "" {
 			lines = append(lines, line)
 		}
 	}
@@ -65,7 +73,7 @@ func (l Load) rate(workers int) string {
 		return ""
 	}
 	remedy := fmt.Sprintf("lower ratio, floor or the number of workers, or have a capacity of over %s/s", short(asked/safeRate))
-	if peak := (safe - floors) / (1 + l.Limits.Ratio); peak > 0 {
+	if peak := (safe - floors) / (1 + l.Limits.Ratio); peak >= leastRate {
 		remedy = fmt.Sprintf("keep the peak under %s/s, or have a capacity of over %s/s", short(peak), short(asked/safeRate))
 	}
 	return fmt.Sprintf("downstream %s: a peak of %s/s is %s/s with its retries, and %s/s are safe: %s",
@@ -92,7 +100,7 @@ func (l Load) crowd(workers int) string {
 
 // short is x with three figures, or all those before the point.
 func short(x float64) string {
-	if x <= 0 {
+	if x < leastRate {
 		return "0"
 	}
 	scale := math.Pow(10, max(2-math.Floor(math.Log10(x)), 0))

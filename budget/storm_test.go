@@ -41,6 +41,13 @@ func TestNumbersThatCanHoldAStormAreWarnedOf(t *testing.T) {
 		{"a peak that is no number is not warned of", with(func(l *Load) { l.Peak = math.NaN() }), 4, nil},
 		{"no timeout is no warning of calls at once", with(func(l *Load) { l.Timeout, l.Limits.Slots = 0, 1000 }), 4, nil},
 		{"limits that are refused elsewhere are not warned of", with(func(l *Load) { l.Limits.Ratio, l.Peak = 2, 1e6 }), 4, nil},
+		{"a peak without end is one of a thousand million", with(func(l *Load) { l.Peak = math.Inf(1) }), 4,
+			[]string{"a peak of 1000000000/s is 1100000004/s with its retries, and 90/s are safe: keep the peak under 78.2/s, or have a capacity of over 1222222227/s"}},
+		{"one of three hundred digits, too", with(func(l *Load) { l.Peak = 1e300 }), 4, []string{"a peak of 1000000000/s"}},
+		{"a capacity without end is enough", with(func(l *Load) { l.Capacity, l.Peak = math.Inf(1), 1e6 }), 4, nil},
+		{"a capacity of next to nothing is shown as nothing", with(func(l *Load) { l.Capacity = 1e-300 }), 4,
+			[]string{"81/s with its retries, and 0/s are safe: lower ratio, floor or the number of workers, or have a capacity of over 90/s", "it answers 0 safely: give its calls a longer timeout"}},
+		{"a peak of next to nothing, too", with(func(l *Load) { l.Peak, l.Limits.Floor = 1e-300, 30 }), 3, []string{"a peak of 0/s is 90/s"}},
 		{"no workers are one", with(func(l *Load) { l.Limits.Slots = 81 }), 0, []string{"a concurrency of 81 make 81 calls"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 const (
 	windowBuckets = 10
 	bucketSpan    = time.Second
+	windowSpan    = windowBuckets * bucketSpan
 	tripCalls     = 20 // and half of them failing
 	tripRow       = 20 // without a success between them
 )
@@ -43,6 +44,9 @@ type tally struct{ calls, failing uint32 }
 func (t *tally) add(u tally) { t.calls, t.failing = t.calls+u.calls, t.failing+u.failing }
 func (t *tally) sub(u tally) { t.calls, t.failing = t.calls-u.calls, t.failing-u.failing }
 
+// fails reports whether half of the calls fail, of so many at least.
+func (t tally) fails(calls uint32) bool { return t.calls >= calls && 2*t.failing >= t.calls }
+
 // count adds a call that ended, and reports whether there are too many failures
 // now. What is the caller's fault tells nothing about the downstream.
 func (w *window) count(at time.Duration, o Outcome) bool {
@@ -63,13 +67,14 @@ func (w *window) count(at time.Duration, o Outcome) bool {
 // inRow adds a call that ended, and reports whether too many have failed without
 // a success: of what worked well until a moment ago the window holds so many
 // successes that half of its calls are failing only after seconds. A row that is
-// mostly one user's is for the window to judge.
+// mostly one user's is for the window to judge; so there are two users in one that
+// trips, or calls of nobody.
 func (w *window) inRow(at time.Duration, o Outcome) bool {
 	if !o.Result.failing() {
 		w.row = row{}
 		return false
 	}
-	if w.row.all.calls == 0 || at-w.row.began >= windowBuckets*bucketSpan {
+	if w.row.all.calls == 0 || at-w.row.began >= windowSpan {
 		w.row = row{began: at}
 	}
 	w.row.add(o.User, tally{1, 1})
@@ -94,28 +99,29 @@ func userPlace(user string) uint32 {
 	return h.Sum32() % userPlaces
 }
 
-// fails reports whether the downstream fails: half of its calls do, and not
-// because of one user among others. For that each user has one voice, however
-// many his calls, and a call of nobody has one too.
+// fails reports whether the downstream fails: half of its calls do, and it is not
+// one user's doing. For that either nobody's calls must tell, or of the users
+// two, and most: each has one voice, however many his calls. What one user's
+// jobs come to is no reason to hold another's, nor is there need to: his first
+// attempts come as they arrive, and his retries at his own rate and for tokens.
 func (b *bucket) fails() bool {
-	if b.all.calls < tripCalls || 2*b.all.failing < b.all.calls {
+	if !b.all.fails(tripCalls) {
 		return false
 	}
-	nobodys := b.all
-	voices, failing := 0.0, 0.0
+	var named tally
+	voices, failing := 0, 0
 	for _, u := range b.users {
+		named.add(u)
 		if u.calls > 0 {
-			nobodys.sub(u)
 			voices++
-			failing += float64(u.failing) / float64(u.calls)
+		}
+		if u.fails(1) {
+			failing++
 		}
 	}
-	if voices <= 1 && nobodys.calls == 0 {
-		return true
-	}
-	voices += float64(nobodys.calls)
-	failing += float64(nobodys.failing)
-	return 2*failing > voices || voices == float64(nobodys.calls)
+	nobodys := b.all
+	nobodys.sub(named)
+	return nobodys.fails(tripCalls) || named.calls >= tripCalls && failing >= 2 && 2*failing > voices
 }
 
 // roll forgets what is older than the window once bucket i is the newest.

@@ -30,6 +30,9 @@ type Case struct {
 	// Poison is the share of the jobs that are of one user, all of whose calls
 	// fail. What is measured is the other jobs only.
 	Poison float64
+	// venom is what that user's calls come to without being served: an answer at once,
+	// or errTimeout after that time. Nil: they are served, and fail.
+	venom error
 	// Cured: that user's calls succeed.
 	Cured bool
 }

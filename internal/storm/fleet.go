@@ -116,21 +116,25 @@ func (w *worker) again(wait budget.Wait) {
 	w.f.w.at(wait.Until, w.pull)
 }
 
-// startFresh starts a nak that came back, else a fresh job, if there is one.
+// startFresh starts a nak that came back, else a fresh job, if there is one. Which
+// of the two it is, the worker knows only once it may start.
 func (w *worker) startFresh() (started bool) {
+	now := w.f.w.now
 	q, j := &w.f.naks, w.f.naks.first()
-	var token *budget.Token
-	if j != nil {
-		token = w.downstream.Paid(j.own.last)
-	} else if q, j = &w.f.fresh, w.f.fresh.first(); j == nil {
+	if j == nil {
+		q, j = &w.f.fresh, w.f.fresh.first()
+	}
+	if j == nil {
 		return false
 	}
-	permit, wait := w.downstream.Start(w.f.w.now, token)
+	permit, wait := w.downstream.Start(now, nil)
 	if wait.Why != "" {
 		w.again(wait)
 		return false
 	}
-	q.pop()
+	if q.pop(); q == &w.f.naks {
+		permit.Retry(now, j.own.last)
+	}
 	w.dueFirst = true
 	w.attempt(j, permit)
 	return true

@@ -44,6 +44,14 @@ var (
 // call makes one; end is called once, with the error that the client sees.
 func (p *provider) call(j *job, timeout time.Duration, end func(err error)) {
 	c := &call{job: j, end: end}
+	if venom := p.w.c.venom; venom != nil && j.user == poisonUser && !p.w.c.Cured {
+		takes := refusalTakes
+		if errors.Is(venom, errTimeout) {
+			takes = timeout
+		}
+		p.w.after(takes, func() { c.answer(venom) })
+		return
+	}
 	if err := p.refuses(); err != nil {
 		p.w.after(refusalTakes, func() { c.answer(err) })
 		return
