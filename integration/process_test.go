@@ -54,25 +54,25 @@ func (l line) class() string {
 
 // load is n jobs of every class, half of them keyed.
 func load(n int) []line {
-	classes := []string{flaky, fine, broken, refused, flaky, fine, fine, flaky, fine, fine}
+	classes := []string{flaky, throttled, broken, refused, flaky, busy, fine, flaky, fine, fine}
 	var lines []line
 	for i := range n {
 		class, kind := fine, keyedKind
 		switch {
 		case i%50 == 49:
 			class = slow
-		case i%100 == 47: // few: each holds all of its downstream
-			class = throttled
-		case i%100 == 97:
-			class = busy
 		case i%2 == 0:
 			class = classes[i/2%len(classes)]
 		}
 		if i/50%2 == 1 {
 			kind = pureKind
 		}
+		user := fmt.Sprintf("user-%d", i%7)
+		if class != fine { // of one user, since half of all users' failing is a downstream that fails
+			user = "unlucky"
+		}
 		id := fmt.Sprintf("%s-%d", class, i)
-		lines = append(lines, line{kind, id, fmt.Sprintf("user-%d", i%7), json.RawMessage(payload(id))})
+		lines = append(lines, line{kind, id, user, json.RawMessage(payload(id))})
 	}
 	return lines
 }
