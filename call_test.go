@@ -177,7 +177,7 @@ func TestACallWhoseContextHasEndedIsNotMade(t *testing.T) {
 	cancel()
 	err := mulligan.Policy{}.Do(ctx, func(context.Context) error { t.Error("it was called"); return nil })
 	var failed *mulligan.CallError
-	if !errors.As(err, &failed) || failed.Attempts != 0 || !mulligan.DidNotStart(err) || !errors.Is(err, context.Canceled) {
+	if !errors.As(err, &failed) || failed.Attempts != 0 || !mulligan.MeaningOf(err).NotStarted || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %#v", err)
 	}
 }
@@ -189,16 +189,19 @@ func TestCallReturnsNothingWithAnError(t *testing.T) {
 	}
 }
 
-// books are budgets that note what they are asked.
+// books are budgets that note what they are asked. They are those of a
+// downstream, and with jobBooks those of a job too.
 type books struct {
 	mu       sync.Mutex
 	notes    []string
 	rules    mulligan.Ended
-	deadline time.Time // the job's
+	left     time.Duration // zero: an hour
+	deadline time.Time     // the job's; zero: in an hour
 	denied   mulligan.Reason
-	place    time.Duration
-	blocks   string // what waits until its context ends
-	permits  int    // begun and not ended
+	nobodys  bool          // those of a downstream only
+	slow     time.Duration // what each start waits
+	blocks   string        // what waits until its context ends
+	permits  int           // begun and not ended
 }
 
 func (b *books) note(ctx context.Context, what string) error {
@@ -222,49 +225,65 @@ func (b *books) said() []string {
 
 type downstreamBooks struct{ *books }
 
-func (b downstreamBooks) Retry(ctx context.Context, _ error) (mulligan.RetryToken, error) {
-	return bookedToken(b), b.note(ctx, "token")
-}
-
-func (b downstreamBooks) Start(ctx context.Context, retry mulligan.RetryToken) (func(error), error) {
+func (b downstreamBooks) Start(ctx context.Context, a mulligan.CallStart) (func(error), error) {
 	what := "first"
-	if retry != nil {
+	switch {
+	case a.After != nil:
 		what = "retry"
+	case a.Again:
+		what = "again"
 	}
 	if err := b.note(ctx, what); err != nil {
 		return nil, err
+	}
+	select {
+	case <-time.After(b.slow):
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.permits++
 	return func(err error) {
-		_ = b.note(context.Background(), "ended "+mulligan.ErrorType(err))
+		end := "ended " + mulligan.ErrorType(err)
+		if err != nil && mulligan.MeaningOf(err).Tries == 0 {
+			end = "not made"
+		}
+		_ = b.note(context.Background(), end)
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.permits--
 	}, nil
 }
 
-type bookedToken struct{ *books }
+type jobBooks struct{ downstreamBooks }
 
-func (b bookedToken) Back() { _ = b.note(context.Background(), "token back") }
-
-type jobBooks struct{ *books }
-
-func (b jobBooks) Rules() (mulligan.Ended, time.Time) { return b.rules, b.deadline }
-
-func (b jobBooks) Ask(ctx context.Context, _ error, _ time.Time) (time.Time, func(), error) {
-	if err := b.note(ctx, "job"); err != nil {
-		return time.Time{}, nil, err
+func (b jobBooks) Rules() (mulligan.Ended, time.Duration, time.Time) {
+	left, deadline := b.left, b.deadline
+	if left == 0 {
+		left = time.Hour
 	}
-	if b.denied != "" {
-		return time.Time{}, nil, &mulligan.DeniedError{Reason: b.denied}
+	if deadline.IsZero() {
+		deadline = time.Now().Add(time.Hour)
 	}
-	return time.Now().Add(b.place), func() { _ = b.note(context.Background(), "job back") }, nil
+	return b.rules, left, deadline
 }
 
+func (b jobBooks) Wait(ctx context.Context) (context.Context, func()) {
+	return context.WithTimeout(ctx, mulligan.MaxNak)
+}
+
+func (b jobBooks) Retry(ctx context.Context, _ error) (mulligan.Reason, error) {
+	return b.denied, b.note(ctx, "job")
+}
+
+func (b jobBooks) Tried(error, bool, bool) {}
+
 func (b *books) in(ctx context.Context) context.Context {
-	return mulligan.WithJob(mulligan.WithDownstream(ctx, downstreamBooks{b}), jobBooks{b})
+	if b.nobodys {
+		return mulligan.WithDownstream(ctx, downstreamBooks{b})
+	}
+	return mulligan.WithDownstream(ctx, jobBooks{downstreamBooks{b}})
 }
 
 func TestACallTakesAllThatItNeedsOrNothing(t *testing.T) {
@@ -281,17 +300,15 @@ func TestACallTakesAllThatItNeedsOrNothing(t *testing.T) {
 		took   time.Duration // zero: whatever
 	}{
 		{"a first attempt needs a permit only", &books{}, nil, nil, []string{"first", "ended "}, "", 0},
-		{"a retry needs a token, what the job has, and a permit", &books{}, nil, times(1, errFlaky),
-			[]string{"first", "ended error", "token", "job", "retry", "ended "}, "", 0},
+		{"a retry needs a permit, and what the job has", &books{}, nil, times(1, errFlaky),
+			[]string{"first", "ended error", "retry", "job", "ended "}, "", 0},
 		{"a task without a retry left ends the call", &books{denied: mulligan.TaskBudget}, nil, times(9, errFlaky),
-			[]string{"first", "ended error", "token", "job", "token back"}, mulligan.TaskBudget, 0},
-		{"a call that waits for a token longer than its deadline", &books{blocks: "token"}, within(3 * time.Second), times(9, errFlaky),
-			[]string{"first", "ended error", "token"}, mulligan.Expired, 3 * time.Second},
-		{"without a deadline it waits for as long as its total time", &books{blocks: "first"}, nil, nil, []string{"first"}, mulligan.TimeExhausted, 10 * time.Second},
-		{"a retry that may not start gives back what it took", &books{blocks: "retry"}, within(3 * time.Second), times(9, errFlaky),
-			[]string{"first", "ended error", "token", "job", "retry", "token back", "job back"}, mulligan.Expired, 3 * time.Second},
-		{"a retry that waits for its user's place gives back what it took", &books{place: 4 * time.Second}, within(3 * time.Second), times(9, errFlaky),
-			[]string{"first", "ended error", "token", "job", "token back", "job back"}, mulligan.Expired, 3 * time.Second},
+			[]string{"first", "ended error", "retry", "job", "not made"}, mulligan.TaskBudget, 0},
+		{"in a handler it waits no longer than a nak", &books{blocks: "first"}, nil, nil, []string{"first"}, mulligan.Held, mulligan.MaxNak},
+		{"in a handler it waits in vain also where its deadline is sooner", &books{blocks: "first"}, within(time.Second), nil, []string{"first"}, mulligan.Held, time.Second},
+		{"a retry that may not start gives back what it took", &books{blocks: "job"}, nil, times(9, errFlaky),
+			[]string{"first", "ended error", "retry", "job", "not made"}, mulligan.Held, 0},
+		{"elsewhere it waits for as long as its total time", &books{blocks: "first", nobodys: true}, nil, nil, []string{"first"}, mulligan.TimeExhausted, 10 * time.Second},
 		{"a permanent failure asks for nothing", &books{}, nil, times(9, mulligan.Permanent(errFlaky)), []string{"first", "ended error"}, mulligan.PermanentFailure, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -314,7 +331,7 @@ func TestACallTakesAllThatItNeedsOrNothing(t *testing.T) {
 				if took := time.Since(began); tt.took > 0 && took != tt.took {
 					t.Errorf("it took %v, want %v", took, tt.took)
 				}
-				if failed != nil && failed.Ended != nil && tt.reason == mulligan.Expired && !errors.Is(err, context.DeadlineExceeded) {
+				if failed != nil && failed.Ended != nil && !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("%v does not say that time is over", err)
 				}
 			})
@@ -324,16 +341,84 @@ func TestACallTakesAllThatItNeedsOrNothing(t *testing.T) {
 
 func TestWaitingIsNotOfACallsTotalTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &books{place: 4 * time.Second}
-		s := &script{fails: times(3, errFlaky)}
-		if err := (mulligan.Policy{}).Do(b.in(t.Context()), s.do); err == nil {
-			t.Error("it succeeded, though it waited for more than twice its total time")
+		ctx := mulligan.WithDownstream(t.Context(), downstreamBooks{&books{slow: 3 * time.Second}})
+		s := &script{fails: times(9, errFlaky)}
+		var failed *mulligan.CallError
+		if err := (mulligan.Policy{}).Do(ctx, s.do); !errors.As(err, &failed) || failed.Reason != mulligan.TimeExhausted || len(s.runs) != 3 || failed.Spent > time.Second {
+			t.Errorf("it waited for as long as its total time, then: %v, spent %v", err, failed.Spent)
 		}
-		ctx, cancel := context.WithTimeout(b.in(t.Context()), time.Minute)
-		defer cancel()
-		s = &script{fails: times(3, errFlaky)}
+		s = &script{fails: times(2, errFlaky)}
 		if err := (mulligan.Policy{}).Do(ctx, s.do); err != nil {
-			t.Errorf("it failed within its deadline: %v", err)
+			t.Errorf("it waited for less than its total time: %v", err)
+		}
+	})
+}
+
+func TestACallInAHandlerHasNoMoreThanTheJobHasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failed *mulligan.CallError
+		b := &books{left: 3 * time.Second}
+		err := mulligan.Policy{}.Do(b.in(t.Context()), (&script{fails: times(9, errHangs)}).do)
+		if !errors.As(err, &failed) || failed.Reason != mulligan.TimeExhausted || failed.Spent != 3*time.Second {
+			t.Errorf("the job has 3s left: %v", err)
+		}
+		b = &books{denied: mulligan.AttemptsExhausted}
+		err = mulligan.Policy{}.Do(b.in(t.Context()), (&script{fails: times(9, errFlaky)}).do)
+		if !errors.As(err, &failed) || failed.Reason != mulligan.AttemptsExhausted || failed.Attempts != 1 {
+			t.Errorf("the job has no attempt left: %v", err)
+		}
+	})
+}
+
+func TestADetachedCallGoesByItsJobsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &books{deadline: time.Now().Add(2 * time.Second)}
+		began := time.Now()
+		var failed *mulligan.CallError
+		err := mulligan.Policy{FirstDelay: 5 * time.Second}.Do(context.WithoutCancel(b.in(t.Context())), (&script{fails: times(9, errFlaky)}).do)
+		if !errors.As(err, &failed) || failed.Reason != mulligan.Expired || time.Since(began) > 2*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+func TestAnAttemptThatItsCallerCutTellsTheDownstreamNothing(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		within time.Duration
+		told   string
+	}{
+		{"with too little time", 4 * time.Second, "ended canceled"},
+		{"with most of its time", 6 * time.Second, "ended timeout"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := new(books)
+			ctx, cancel := context.WithTimeout(mulligan.WithDownstream(t.Context(), downstreamBooks{b}), tt.within)
+			defer cancel()
+			_ = mulligan.Policy{}.Do(ctx, (&script{fails: times(9, errHangs)}).do)
+			if got := b.said(); !slices.Equal(got, []string{"first", tt.told}) {
+				t.Errorf("%s: %q, want %q", tt.name, got, tt.told)
+			}
+		})
+	}
+}
+
+func TestACallWithinARetryIsNoFirstAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := new(books)
+		n := 0
+		_ = mulligan.Policy{Attempts: 2}.Do(mulligan.WithDownstream(t.Context(), downstreamBooks{b}), func(ctx context.Context) error {
+			n++
+			for range 2 {
+				if err := (mulligan.Policy{}).Do(ctx, (&script{}).do); err != nil {
+					return err
+				}
+			}
+			return errFlaky
+		})
+		want := []string{"first", "ended ", "first", "ended ", "retry", "ended ", "again", "ended "}
+		if got := b.said(); !slices.Equal(got, want) {
+			t.Errorf("asked %q, want %q", got, want)
 		}
 	})
 }
@@ -360,7 +445,7 @@ func TestACallWithinACallTakesOverItsPermit(t *testing.T) {
 		err := mulligan.Policy{}.Do(b.in(t.Context()), func(ctx context.Context) error {
 			return errors.Join(mulligan.Policy{}.Do(ctx, (&script{fails: times(1, errFlaky)}).do), mulligan.Policy{}.Do(ctx, (&script{}).do))
 		})
-		want := []string{"first", "ended error", "token", "job", "retry", "ended ", "first", "ended "}
+		want := []string{"first", "ended error", "retry", "job", "ended ", "first", "ended "}
 		if got := b.said(); err != nil || !slices.Equal(got, want) || b.permits != 0 {
 			t.Errorf("asked %q (%v), want %q", got, err, want)
 		}
@@ -395,7 +480,7 @@ func TestACallInAHandlerGoesByTheJobsEffect(t *testing.T) {
 				if len(s.runs) != tt.runs || errors.As(err, &failed) != (tt.reason != "") {
 					t.Fatalf("%d runs, %v; want %d and %s", len(s.runs), err, tt.runs, tt.reason)
 				}
-				if failed != nil && (failed.Reason != tt.reason || mulligan.DidNotStart(err) == tt.start) {
+				if failed != nil && (failed.Reason != tt.reason || mulligan.MeaningOf(err).NotStarted == tt.start) {
 					t.Errorf("got %+v, want %s, and that an effect is possible: %v", failed, tt.reason, tt.start)
 				}
 			})
@@ -412,7 +497,7 @@ func TestTheErrorOfACallSaysWhatHappened(t *testing.T) {
 		{mulligan.CallError{Reason: mulligan.AttemptsExhausted, Attempts: 4, Err: errFlaky}, "flaky (attempts_exhausted, attempts: 4)", "error"},
 		{mulligan.CallError{Reason: mulligan.Expired, Attempts: 1, Err: errFlaky, Ended: context.DeadlineExceeded}, "flaky (expired: context deadline exceeded, attempts: 1)", "error"},
 		{mulligan.CallError{Reason: mulligan.Cancelled, Ended: context.Canceled}, "not called (cancelled: context canceled)", "canceled"},
-		{mulligan.CallError{Reason: mulligan.TaskBudget, Attempts: 1, Err: mulligan.Typed("busy", errFlaky), Ended: &mulligan.DeniedError{Reason: mulligan.TaskBudget}}, "flaky (task_budget: no retry: task_budget, attempts: 1)", "busy"},
+		{mulligan.CallError{Reason: mulligan.TaskBudget, Attempts: 1, Err: mulligan.Typed("busy", errFlaky)}, "flaky (task_budget, attempts: 1)", "busy"},
 	} {
 		if got, kind := tt.err.Error(), mulligan.ErrorType(&tt.err); got != tt.text || kind != tt.kind {
 			t.Errorf("got %q of type %s, want %q of type %s", got, kind, tt.text, tt.kind)

@@ -28,13 +28,3 @@ func ExampleCalls() {
 	fmt.Println(tries, err)
 	// Output: 2 <nil>
 }
-
-func ExamplePermit_EndOf() {
-	d, _ := budget.NewDownstream(budget.Limits{}, time.Now())
-	permit, _ := d.Start(time.Now(), nil)
-	end := permit.EndOf("ada")
-	end(mulligan.After(30*time.Second, errors.New("too many requests")))
-	end(nil) // the first end counts
-	fmt.Println(d.Held(time.Now()).Why)
-	// Output: gate
-}
