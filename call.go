@@ -84,7 +84,7 @@ type CallError struct {
 	// Reason is why it is not tried again, as for a job. [Held] means that it
 	// waited in vain for a budget, [Expired] that the next attempt could not start
 	// before the deadline of the context, and [Cancelled] that the context was
-	// cancelled. In a handler [Expired] is of the job's deadline, and the end of
+	// cancelled, or that the time for one attempt of a call around it was over. In a handler [Expired] is of the job's deadline, and the end of
 	// the time for one attempt of the handler is [TimeExhausted].
 	Reason Reason
 	// Attempts is how many there were; one that ended because the context was
@@ -190,7 +190,10 @@ func newCalling(ctx context.Context, p Policy) (*calling, error) {
 func (c *calling) attempt(ctx context.Context, end func(err error), fn func(ctx context.Context) error) (err error) {
 	own := &ownPermit{DownstreamBudget: c.downstream, end: end}
 	within := c.budgets
-	within.again = c.again || c.last != nil
+	within.again, within.within = c.again || c.last != nil, true
+	if !c.within {
+		within.until, _ = ctx.Deadline()
+	}
 	if c.downstream != nil {
 		within.downstream = own
 	}
@@ -247,11 +250,12 @@ func (c *calling) judge(ctx context.Context, err error) *CallError {
 	case why == "" && v.Changed != nil:
 		why = NoChange // only a job has a payload to change
 	}
-	if why == Cancelled && !m.Called {
-		c.a.Number-- // it was cut short
+	cut := why == Cancelled && errors.Is(ended, context.Canceled)
+	if cut && !m.Called {
+		c.a.Number--
 	}
 	if c.job != nil {
-		c.job.Tried(err, c.last != nil, why == Cancelled || m.Tries == 0)
+		c.job.Tried(err, c.last != nil, cut || m.Tries == 0)
 	}
 	c.last, c.begun = err, c.begun || !m.NotStarted
 	if why != "" {
@@ -285,6 +289,8 @@ func (c *calling) whyOver(ctx context.Context, over error) Reason {
 	switch {
 	case errors.Is(over, context.Canceled):
 		return Cancelled
+	case c.within && (c.until.IsZero() || deadline.Before(c.until)):
+		return Cancelled // by the call around it, which may try again
 	case !ok || c.job == nil || !deadline.Before(c.deadline):
 		return Expired
 	case c.waited > noticeable:

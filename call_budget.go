@@ -51,6 +51,8 @@ type budgets struct {
 	downstream DownstreamBudget // nil if there is none
 	job        jobBudget        // nil outside of a handler
 	again      bool             // within the retry of a call
+	within     bool             // within an attempt of a call
+	until      time.Time        // the deadline of the outermost call's context; zero for none
 }
 
 type budgetsKey struct{}

@@ -370,6 +370,25 @@ func TestACallInAHandlerHasNoMoreThanTheJobHasLeft(t *testing.T) {
 	})
 }
 
+func TestTheEndOfAnAttemptEndsTheCallWithinItAndNotTheOneAround(t *testing.T) {
+	for name, deadline := range map[string]time.Duration{"with a deadline": time.Minute, "without one": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := t.Context(), func() {}
+			if deadline > 0 {
+				ctx, cancel = context.WithTimeout(ctx, deadline)
+			}
+			defer cancel()
+			s := &script{fails: times(2, errHangs)}
+			err := mulligan.Policy{Timeout: time.Second}.Do(ctx, func(ctx context.Context) error {
+				return mulligan.Policy{}.Do(ctx, s.do)
+			})
+			if err != nil || len(s.runs) != 3 {
+				t.Errorf("%s: %d attempts, %v", name, len(s.runs), err)
+			}
+		})
+	}
+}
+
 func TestADetachedCallGoesByItsJobsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &books{deadline: time.Now().Add(2 * time.Second)}

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -11,8 +12,11 @@ import (
 	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
-// errNoPlace ends a call that would wait too long for its user's place.
-var errNoPlace = errors.New("the user has no place for a retry soon")
+// What ends a call that waits better in the queue.
+var (
+	errNoPlace = errors.New("the user has no place for a retry soon")
+	errNoToken = errors.New("no token for a retry, and others wait for one")
+)
 
 // calls is what [mulligan.Policy.Do] asks in one call of a handler, and what it
 // tells: the budget of the downstream of its kind, whose permit the job may hold
@@ -68,14 +72,21 @@ func (c *calls) in(ctx context.Context) context.Context { return mulligan.WithDo
 // Start lets the first attempt of a call have the handler's own permit, if no
 // other has it; every other takes one of its own. The permit of one that succeeds
 // is the handler's again: what it does then it does with it, and how that ends is
-// told at its end.
+// told at its end. While retries that are due wait for a token, a call does not:
+// they come first, and the slot is needed.
 func (c *calls) Start(ctx context.Context, a mulligan.CallStart) (end func(err error), err error) {
 	permit := c.take(a)
-	if permit == nil {
+	if l := c.d.lane; permit == nil && l != nil {
+		if a.After != nil && l.short.Load() {
+			return nil, fmt.Errorf("downstream %s: %w", l.downstream, errNoToken)
+		}
 		a.Again = a.Again || c.d.tries > 1
 		if permit, err = c.Calls.Start(ctx, a); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("downstream %s: %w", l.downstream, err)
 		}
+	}
+	if permit == nil {
+		permit = func(error) {} // in a rehearsal
 	}
 	return func(err error) {
 		if err != nil || !c.keep(permit) {

@@ -280,6 +280,7 @@ func TestARehearsedCallIsJudgedAsByAWorker(t *testing.T) {
 		{"a failed call ends the job", durable(keyed), asItIs, errFlaky, consumer.Rehearsal{Verb: "spend", Reason: mulligan.AttemptsExhausted, Tries: 2}},
 		{"later counts its attempts", durable(keyed), mulligan.Later, errFlaky, consumer.Rehearsal{Verb: "retry", Delay: 200 * time.Millisecond, Tries: 2}},
 		{"later is refused in doubt", durable(once), mulligan.Later, errFlaky, consumer.Rehearsal{Verb: "spend", Reason: mulligan.InDoubt, Tries: 1}},
+		{"what is deferred was no attempt", durable(keyed), asItIs, mulligan.RefusedCredential(errFlaky), consumer.Rehearsal{Verb: "defer", Reason: mulligan.Credential, Delay: 30 * time.Second}},
 		{"a call without an effect is repeated", durable(once), mulligan.Later, mulligan.NotStarted(errFlaky), consumer.Rehearsal{Verb: "retry", Delay: 200 * time.Millisecond, Tries: 2}},
 	} {
 		got, err := consumer.Rehearse(t.Context(), tt.kind, calling(p, tt.hand, func(context.Context, *mulligan.Job) error { return tt.err }), mulligan.Job{ID: "x"})
