@@ -178,8 +178,8 @@ func newCalling(ctx context.Context, p Policy) (*calling, error) {
 	c := &calling{policy: p, budgets: budgetsIn(ctx)}
 	c.a.Uncalled = true // a call within it that waited in vain ends this one, too
 	if c.job != nil {
-		var left time.Duration
-		_, left, c.deadline = c.job.Rules()
+		rules, left, deadline := c.job.Rules()
+		c.deadline, c.again = deadline, c.again || rules.Number > 1
 		c.policy.Total = max(min(p.Total, left), 1)
 	}
 	return c, nil

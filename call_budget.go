@@ -22,7 +22,7 @@ type CallStart struct {
 	// After is the error of the attempt before it; nil for the first of a call.
 	After error
 	// Again: it is the first of its call, and the call repeats what was tried
-	// before, within a retry.
+	// before, within a retry of a call or of a job.
 	Again bool
 }
 
@@ -30,9 +30,10 @@ type CallStart struct {
 // handler calls are made. Workers have it.
 type jobBudget interface {
 	DownstreamBudget
-	// Rules says what a repetition would do (Effect, NoKey, and Stepped if all that
-	// must not happen twice is in steps, and none is open), what is left of the
-	// total time of the job, and when its deadline is.
+	// Rules says which attempt of the job this is and what a repetition would do
+	// (Number, Effect, NoKey, and Stepped if all that must not happen twice is in
+	// steps, and none is open), what is left of the total time of the job, and when
+	// its deadline is.
 	Rules() (a Ended, left time.Duration, deadline time.Time)
 	// Wait returns the context for waiting for budgets; done is called when that
 	// is over.
@@ -50,7 +51,7 @@ type jobBudget interface {
 type budgets struct {
 	downstream DownstreamBudget // nil if there is none
 	job        jobBudget        // nil outside of a handler
-	again      bool             // within the retry of a call
+	again      bool             // within a retry
 	within     bool             // within an attempt of a call
 	until      time.Time        // the deadline of the outermost call's context; zero for none
 }

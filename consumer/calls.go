@@ -80,7 +80,6 @@ func (c *calls) Start(ctx context.Context, a mulligan.CallStart) (end func(err e
 		if a.After != nil && l.short.Load() {
 			return nil, fmt.Errorf("downstream %s: %w", l.downstream, errNoToken)
 		}
-		a.Again = a.Again || c.d.tries > 1
 		if permit, err = c.Calls.Start(ctx, a); err != nil {
 			return nil, fmt.Errorf("downstream %s: %w", l.downstream, err)
 		}
@@ -141,7 +140,7 @@ func (c *calls) Rules() (a mulligan.Ended, left time.Duration, deadline time.Tim
 	if !c.over {
 		left -= time.Since(c.started) - c.waited
 	}
-	return mulligan.Ended{Effect: c.d.effect, NoKey: c.d.noKey, Stepped: c.steps.safe()}, left, c.d.deadline
+	return mulligan.Ended{Number: c.d.tries, Effect: c.d.effect, NoKey: c.d.noKey, Stepped: c.steps.safe()}, left, c.d.deadline
 }
 
 // shortest is how long a call may wait in any case: no budget answers at once.

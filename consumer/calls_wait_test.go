@@ -80,7 +80,7 @@ func TestAHandlerThatCouldCallNothingCostsItsJobNothing(t *testing.T) {
 		})
 		f.publish(t, mulligan.Job{ID: "x"})
 		time.Sleep(30 * time.Second)
-		if r := f.state(t, "x").Record; r.Attempts != 0 || r.Spent != 0 || r.Last().Verb != mulligan.Defer || r.Last().Reason != mulligan.Held || !strings.Contains(r.Last().Error, "gate") {
+		if r := f.state(t, "x").Record; r.Attempts != 0 || r.Spent != 0 || r.Last().Verb != mulligan.Defer || r.Last().Reason != mulligan.Held || r.Last().ErrorType != "held" || !strings.Contains(r.Last().Error, "gate") {
 			t.Errorf("after half the time: %+v", r)
 		}
 		time.Sleep(5 * time.Minute)
@@ -112,6 +112,14 @@ func TestCallsThatCannotGoOnLeaveTheSlotsToOthers(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		stop()
+		named := false
+		for i := 0; i < 600 && !named; i += 3 {
+			r := f.state(t, fmt.Sprint("bad", i)).Record
+			named = r != nil && strings.Contains(r.Last().Error, "held: downstream default: ")
+		}
+		if !named {
+			t.Error("no job says for which downstream it waits")
+		}
 		if n := well.Load(); n != 400 {
 			t.Errorf("%d of 400 jobs that nothing ails are done within 10s", n)
 		}
@@ -170,6 +178,32 @@ func TestWhatRepeatsAnAttemptEarnsNoRetries(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestACallOfAnotherDownstreamInARetryEarnsNothingThere(t *testing.T) {
+	bubble(t, durable(keyed), func(t *testing.T, f *floor) {
+		other, err := budget.NewDownstream(budget.Limits{Cap: 1, Floor: 0.001}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token, _ := other.Take(time.Now(), budget.Failed); token == nil {
+			t.Fatal("it has no token")
+		}
+		n := 0
+		stop := f.work(t, &consumer.Worker{}, func(ctx context.Context, _ *mulligan.Job) ([]byte, error) {
+			err := mulligan.Policy{}.Do(mulligan.WithDownstream(ctx, budget.Calls{Downstream: other}), func(context.Context) error { return nil })
+			if n++; err == nil && n < 4 {
+				err = errFlaky
+			}
+			return nil, err
+		})
+		f.publish(t, mulligan.Job{ID: "x"})
+		time.Sleep(20 * time.Second)
+		stop()
+		if s := other.State(time.Now()); n != 4 || s.Tokens < 0.1 || s.Tokens > 0.13 {
+			t.Errorf("after %d successes, three of them repeated: %+v", n, s)
+		}
+	})
 }
 
 func TestACallThatOutlivesItsHandlerHasNoPermitOfIt(t *testing.T) {
