@@ -222,8 +222,8 @@ func (c *calling) attempt(ctx context.Context, end func(err error), fn func(ctx 
 // told is what the downstream learns of an attempt: nothing from one that its
 // caller interrupted or gave too little time.
 func (c *calling) told(ctx context.Context, err error, limit time.Duration) error {
-	cut := limit < c.policy.Timeout/2 && ErrorType(err) == "timeout"
-	if err != nil && (cut || errors.Is(ctx.Err(), context.Canceled) && !MeaningOf(err).Deliberate()) {
+	cut := limit < c.policy.Timeout/2 && ErrorType(err) == "timeout" || errors.Is(ctx.Err(), context.Canceled)
+	if err != nil && cut && !MeaningOf(err).Deliberate() {
 		return context.Canceled
 	}
 	return err

@@ -32,7 +32,9 @@ type Record struct {
 	Effect  Effect      `json:"effect,omitempty"` // of the kind, as the worker that wrote the record knew it
 	Payload Fingerprint `json:"payload"`          // of the payload as published
 	// Attempts and Spent count since the job was published or last replayed:
-	// handler calls, and what they took plus the delays that the policy chose.
+	// handler calls and what calls by [Policy.Do] repeated in them, and what the
+	// handlers took, but for waiting for budgets, plus the delays that the policy
+	// chose.
 	Attempts int           `json:"attempts"`
 	Spent    time.Duration `json:"spent_ns"`
 	// Deadline is the latest of the messages of this key: one with a shorter
@@ -126,7 +128,7 @@ type Attempt struct {
 	Number    int           `json:"number"` // of the call, or of the last one before a deferral
 	Run       string        `json:"run"`    // identifies this entry: a write tried again must not count it twice
 	At        time.Time     `json:"at"`
-	Took      time.Duration `json:"took_ns"`
+	Took      time.Duration `json:"took_ns"` // without waiting for budgets
 	ErrorType string        `json:"error_type,omitempty"`
 	Error     string        `json:"error,omitempty"`
 	Verb      Verb          `json:"verb,omitempty"`

@@ -157,7 +157,7 @@ func TestAFailureOfAnotherDownstreamIsNotTheKinds(t *testing.T) {
 func TestWhatRepeatsAnAttemptEarnsNoRetries(t *testing.T) {
 	for name, calls := range map[string]int{"without calls": 0, "with a call that works": 1, "with thirty": 30} {
 		bubble(t, durable(keyed), func(t *testing.T, f *floor) {
-			posts := 0
+			var posts atomic.Int64
 			w := &consumer.Worker{Downstreams: map[string]consumer.Downstream{"default": {Floor: 0.001, Cap: 3}}}
 			stop := f.work(t, w, func(ctx context.Context, j *mulligan.Job) ([]byte, error) {
 				for range calls {
@@ -165,7 +165,7 @@ func TestWhatRepeatsAnAttemptEarnsNoRetries(t *testing.T) {
 						return nil, err
 					}
 				}
-				posts++
+				posts.Add(1)
 				return nil, errFlaky
 			})
 			for i := range 10 {
@@ -173,8 +173,8 @@ func TestWhatRepeatsAnAttemptEarnsNoRetries(t *testing.T) {
 			}
 			time.Sleep(10 * time.Minute)
 			stop()
-			if posts != 13 {
-				t.Errorf("%s: 10 jobs that always fail were tried %d times with 3 retries saved", name, posts)
+			if n := posts.Load(); n != 13 {
+				t.Errorf("%s: 10 jobs that always fail were tried %d times with 3 retries saved", name, n)
 			}
 		})
 	}

@@ -135,7 +135,8 @@ func (d *delivery) tell(r *mulligan.Record, now time.Time) {
 // time than the policy gives one tells nothing by running out of it, and neither
 // does one that the shutdown cut.
 func (d *delivery) told(ctx context.Context, err error, cut bool) error {
-	if err != nil && (cut && mulligan.ErrorType(err) == "timeout" || ctx.Err() != nil && !mulligan.MeaningOf(err).Deliberate()) {
+	cut = cut && mulligan.ErrorType(err) == "timeout" || ctx.Err() != nil
+	if err != nil && cut && !mulligan.MeaningOf(err).Deliberate() {
 		return context.Canceled
 	}
 	return err
