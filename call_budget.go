@@ -2,7 +2,7 @@ package mulligan
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"sync"
 	"time"
 )
@@ -11,124 +11,133 @@ import (
 // calls; see [WithDownstream]. budget.Calls is one. It must be safe for
 // concurrent use.
 type DownstreamBudget interface {
-	// Retry takes the token of a retry of an attempt that ended with after. It
-	// waits for one until ctx ends. Without an error the token is not nil.
-	Retry(ctx context.Context, after error) (RetryToken, error)
 	// Start waits until the downstream lets an attempt start, at most until ctx
-	// ends. retry is what Retry returned, and nil for a first attempt. end is
-	// called with the attempt's error, whatever happens. When Start fails, retry
-	// is still to be given back.
-	Start(ctx context.Context, retry RetryToken) (end func(err error), err error)
+	// ends, and takes what it needs or nothing. end is called once, with the
+	// attempt's error; a [*CallError] without attempts says that nothing was called.
+	Start(ctx context.Context, a CallStart) (end func(err error), err error)
 }
 
-// A RetryToken permits one retry of a call.
-type RetryToken interface {
-	// Back gives the token back: the retry did not start.
-	Back()
+// A CallStart is an attempt that is to start.
+type CallStart struct {
+	// After is the error of the attempt before it; nil for the first of a call.
+	After error
+	// Again: it is the first of its call, and the call repeats what was tried
+	// before, within a retry of a call or of a job.
+	Again bool
 }
 
-// A JobBudget is what [Policy.Do] asks about the job in whose handler it is
-// called. A worker gives one to every handler; see [WithJob]. It must be safe for
-// concurrent use.
-type JobBudget interface {
-	// Rules says what a repetition would do (the Effect, NoKey and Stepped of the
-	// job), and when the job's deadline is.
-	Rules() (a Ended, deadline time.Time)
-	// Ask asks the budgets of the job's task and user for a retry that is due now,
-	// of an attempt that ended with after. It says when the retry may start, which
-	// is before latest; back, not nil, gives back what was taken if it does not. It
-	// fails with a [*DeniedError] if the retry is refused, and then has taken
-	// nothing. It blocks at most until ctx ends.
-	Ask(ctx context.Context, after error, latest time.Time) (at time.Time, back func(), err error)
+// jobBudget is the budget of the downstream of a kind, and of a job in whose
+// handler calls are made. Workers have it.
+type jobBudget interface {
+	DownstreamBudget
+	// Rules says which attempt of the job this is and what a repetition would do
+	// (Number, Effect, NoKey, and Stepped if all that must not happen twice is in
+	// steps, and none is open), what is left of the total time of the job, and when
+	// its deadline is.
+	Rules() (a Ended, left time.Duration, deadline time.Time)
+	// Wait returns the context for waiting for budgets; done is called when that
+	// is over.
+	Wait(ctx context.Context) (patient context.Context, done func())
+	// Retry takes what a retry that is due now of an attempt that ended with after
+	// needs of the job, or nothing, and returns when it may start, at most when ctx
+	// ends. denied is why the job has no retry left.
+	Retry(ctx context.Context, after error) (denied Reason, err error)
+	// Tried notes how an attempt ended; again says that it was a retry, and cut
+	// that it does not count.
+	Tried(err error, again, cut bool)
 }
 
-// A DeniedError says that a budget refused a retry.
-type DeniedError struct{ Reason Reason } // TaskBudget or UserBudget
+// budgets are those in a context.
+type budgets struct {
+	downstream DownstreamBudget // nil if there is none
+	job        jobBudget        // nil outside of a handler
+	again      bool             // within a retry
+	within     bool             // within an attempt of a call
+	until      time.Time        // the deadline of the outermost call's context; zero for none
+}
 
-// Error says which budget it was.
-func (e *DeniedError) Error() string { return fmt.Sprintf("no retry: %s", e.Reason) }
+type budgetsKey struct{}
 
-type (
-	downstreamKey struct{}
-	jobKey        struct{}
-)
+func budgetsIn(ctx context.Context) budgets {
+	b, _ := ctx.Value(budgetsKey{}).(budgets)
+	return b
+}
+
+func (b budgets) in(ctx context.Context) context.Context {
+	return context.WithValue(ctx, budgetsKey{}, b)
+}
 
 // WithDownstream returns a context whose calls by [Policy.Do] go by the budget of
 // a downstream. In a handler, it is for calling another downstream than that of
 // the job's kind; the job's own budgets still hold.
 func WithDownstream(ctx context.Context, b DownstreamBudget) context.Context {
-	return context.WithValue(ctx, downstreamKey{}, b)
-}
-
-// WithJob returns a context whose calls by [Policy.Do] are those of a job. It is
-// for workers.
-func WithJob(ctx context.Context, b JobBudget) context.Context {
-	return context.WithValue(ctx, jobKey{}, b)
+	in := budgetsIn(ctx)
+	in.downstream = b
+	if job, ok := b.(jobBudget); ok {
+		in.job = job
+	}
+	return in.in(ctx)
 }
 
 // start waits until the next attempt is due and may start. end must be called.
-func (c *calling) start(ctx context.Context) (end func(err error), err error) {
+func (c *calling) start(ctx context.Context) (end func(err error), failed *CallError) {
 	if err := sleepUntil(ctx, c.due); err != nil {
-		return nil, err
+		return nil, c.failed(c.whyOver(ctx, err), err)
 	}
-	if _, ok := ctx.Deadline(); ok {
-		return c.permit(ctx)
+	patient, done := c.wait(ctx)
+	defer done()
+	end, denied, err := c.permit(patient)
+	switch {
+	case denied != "":
+		return nil, c.failed(denied, nil)
+	case err == nil:
+		return end, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, c.failed(Cancelled, err)
+	case c.job != nil || patient.Err() == nil:
+		return nil, c.failed(Held, err)
+	case ctx.Err() != nil:
+		return nil, c.failed(Expired, err)
 	}
-	patient, cancel := context.WithTimeout(ctx, c.patience)
-	defer cancel()
-	began := time.Now()
-	defer func() { c.patience -= time.Since(began) }()
-	return c.permit(patient)
+	return nil, c.failed(TimeExhausted, err)
 }
 
-// permit takes all that the next attempt needs, or nothing: the retry's token
-// first, which can be given back for certain, then what the job has.
-func (c *calling) permit(ctx context.Context) (end func(err error), err error) {
-	var taken []func()
-	defer func() {
-		if err != nil {
-			for _, back := range taken {
-				back()
-			}
-		}
-	}()
-	var token RetryToken
-	if c.last != nil && c.downstream != nil {
-		if token, err = c.downstream.Retry(ctx, c.last); err != nil {
-			return nil, err
-		}
-		taken = append(taken, token.Back)
+// wait bounds the waiting for budgets: what a call waits is in a handler the
+// job's, elsewhere its own.
+func (c *calling) wait(ctx context.Context) (patient context.Context, done func()) {
+	began := time.Now()
+	bound := c.waitHere
+	if c.job != nil {
+		bound = c.job.Wait
 	}
-	if c.last != nil && c.job != nil {
-		at, back, err := c.job.Ask(ctx, c.last, c.latest(ctx))
-		if err != nil {
-			return nil, err
-		}
-		taken = append(taken, back)
-		if err := sleepUntil(ctx, at); err != nil {
-			return nil, err
-		}
+	patient, over := bound(ctx)
+	return patient, func() {
+		c.waited += time.Since(began)
+		over()
 	}
+}
+
+func (c *calling) waitHere(ctx context.Context) (patient context.Context, done func()) {
+	return context.WithTimeout(ctx, c.policy.Total-c.waited)
+}
+
+// permit takes all that the next attempt needs, or nothing: first what its
+// downstream has, which can be given back for certain, then what the job has.
+func (c *calling) permit(ctx context.Context) (end func(err error), denied Reason, err error) {
 	end = func(error) {}
 	if c.downstream != nil {
-		if end, err = c.downstream.Start(ctx, token); err != nil {
-			return nil, err
+		if end, err = c.downstream.Start(ctx, CallStart{After: c.last, Again: c.again}); err != nil {
+			return nil, "", err
 		}
 	}
-	if err = ctx.Err(); err != nil { // it ended as the attempt was let through
-		end(context.Canceled)
-		return nil, err
+	if err = ctx.Err(); err == nil && c.last != nil && c.job != nil {
+		denied, err = c.job.Retry(ctx, c.last)
 	}
-	return end, nil
-}
-
-// latest is when the total time would be used up by waiting.
-func (c *calling) latest(ctx context.Context) time.Time {
-	latest := time.Now().Add(c.policy.Total - c.a.Spent)
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(latest) {
-		return deadline
+	if denied != "" || err != nil {
+		end(&CallError{Reason: denied, NotStarted: true, Ended: err})
+		return nil, denied, err
 	}
-	return latest
+	return end, "", nil
 }
 
 // sleepUntil returns when the time has come, or with ctx's error once that has
@@ -160,11 +169,11 @@ type ownPermit struct {
 }
 
 // Start takes over the permit for a first attempt, if it is still to be had.
-func (o *ownPermit) Start(ctx context.Context, retry RetryToken) (end func(err error), err error) {
-	if retry == nil && o.take() {
+func (o *ownPermit) Start(ctx context.Context, a CallStart) (end func(err error), err error) {
+	if a.After == nil && o.take() {
 		return o.end, nil
 	}
-	return o.DownstreamBudget.Start(ctx, retry)
+	return o.DownstreamBudget.Start(ctx, a)
 }
 
 // take reports whether the permit is the caller's to end.

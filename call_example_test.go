@@ -70,7 +70,7 @@ func ExampleLater() {
 		return []byte(answer), nil
 	})
 	_, err = h.Handle(context.Background(), &mulligan.Job{})
-	v := kind.Policy.Judge(mulligan.Ended{Number: mulligan.Tries(err)}, err, mulligan.Chance{})
+	v := kind.Policy.Judge(mulligan.Ended{Number: 1}, err, mulligan.Chance{})
 	fmt.Println(v.Verb, v.Delay.Round(time.Second))
 	v = kind.Policy.Judge(mulligan.Ended{Number: 1}, errors.Unwrap(err), mulligan.Chance{}) // without Later
 	fmt.Println(v.Verb, v.Reason)
@@ -79,10 +79,12 @@ func ExampleLater() {
 	// spend time_exhausted
 }
 
-func ExampleTries() {
-	err := mulligan.Policy{Attempts: 3, FirstDelay: time.Millisecond}.Do(context.Background(), func(context.Context) error {
-		return errors.New("flaky")
-	})
-	fmt.Println(mulligan.Tries(err), mulligan.Tries(errors.New("flaky")))
-	// Output: 3 1
+func ExampleMeaningOf() {
+	err := errors.Join(
+		mulligan.NotStarted(errors.New("the first provider is not reached")),
+		mulligan.After(time.Minute, errors.New("the second asks to wait")),
+	)
+	m := mulligan.MeaningOf(err)
+	fmt.Println(m.NotStarted, m.Throttled, m.Hint)
+	// Output: false true 1m0s
 }

@@ -3,10 +3,7 @@ package mulligan_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,7 +174,7 @@ func TestACallWhoseContextHasEndedIsNotMade(t *testing.T) {
 	cancel()
 	err := mulligan.Policy{}.Do(ctx, func(context.Context) error { t.Error("it was called"); return nil })
 	var failed *mulligan.CallError
-	if !errors.As(err, &failed) || failed.Attempts != 0 || !mulligan.DidNotStart(err) || !errors.Is(err, context.Canceled) {
+	if !errors.As(err, &failed) || failed.Attempts != 0 || !mulligan.MeaningOf(err).NotStarted || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %#v", err)
 	}
 }
@@ -187,184 +184,6 @@ func TestCallReturnsNothingWithAnError(t *testing.T) {
 	if n != 0 || !errors.Is(err, errFlaky) {
 		t.Errorf("got %d, %v", n, err)
 	}
-}
-
-// books are budgets that note what they are asked.
-type books struct {
-	mu       sync.Mutex
-	notes    []string
-	rules    mulligan.Ended
-	deadline time.Time // the job's
-	denied   mulligan.Reason
-	place    time.Duration
-	blocks   string // what waits until its context ends
-	permits  int    // begun and not ended
-}
-
-func (b *books) note(ctx context.Context, what string) error {
-	b.mu.Lock()
-	b.notes = append(b.notes, what)
-	b.mu.Unlock()
-	if b.blocks == what {
-		<-ctx.Done()
-		return fmt.Errorf("wait for a %s: %w", what, ctx.Err())
-	}
-	return nil
-}
-
-func (b *books) said() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	said := b.notes
-	b.notes = nil
-	return said
-}
-
-type downstreamBooks struct{ *books }
-
-func (b downstreamBooks) Retry(ctx context.Context, _ error) (mulligan.RetryToken, error) {
-	return bookedToken(b), b.note(ctx, "token")
-}
-
-func (b downstreamBooks) Start(ctx context.Context, retry mulligan.RetryToken) (func(error), error) {
-	what := "first"
-	if retry != nil {
-		what = "retry"
-	}
-	if err := b.note(ctx, what); err != nil {
-		return nil, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.permits++
-	return func(err error) {
-		_ = b.note(context.Background(), "ended "+mulligan.ErrorType(err))
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.permits--
-	}, nil
-}
-
-type bookedToken struct{ *books }
-
-func (b bookedToken) Back() { _ = b.note(context.Background(), "token back") }
-
-type jobBooks struct{ *books }
-
-func (b jobBooks) Rules() (mulligan.Ended, time.Time) { return b.rules, b.deadline }
-
-func (b jobBooks) Ask(ctx context.Context, _ error, _ time.Time) (time.Time, func(), error) {
-	if err := b.note(ctx, "job"); err != nil {
-		return time.Time{}, nil, err
-	}
-	if b.denied != "" {
-		return time.Time{}, nil, &mulligan.DeniedError{Reason: b.denied}
-	}
-	return time.Now().Add(b.place), func() { _ = b.note(context.Background(), "job back") }, nil
-}
-
-func (b *books) in(ctx context.Context) context.Context {
-	return mulligan.WithJob(mulligan.WithDownstream(ctx, downstreamBooks{b}), jobBooks{b})
-}
-
-func TestACallTakesAllThatItNeedsOrNothing(t *testing.T) {
-	within := func(d time.Duration) func(context.Context) (context.Context, context.CancelFunc) {
-		return func(ctx context.Context) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
-	}
-	for _, tt := range []struct {
-		name   string
-		b      *books
-		ctx    func(context.Context) (context.Context, context.CancelFunc)
-		fails  []error
-		notes  []string
-		reason mulligan.Reason
-		took   time.Duration // zero: whatever
-	}{
-		{"a first attempt needs a permit only", &books{}, nil, nil, []string{"first", "ended "}, "", 0},
-		{"a retry needs a token, what the job has, and a permit", &books{}, nil, times(1, errFlaky),
-			[]string{"first", "ended error", "token", "job", "retry", "ended "}, "", 0},
-		{"a task without a retry left ends the call", &books{denied: mulligan.TaskBudget}, nil, times(9, errFlaky),
-			[]string{"first", "ended error", "token", "job", "token back"}, mulligan.TaskBudget, 0},
-		{"a call that waits for a token longer than its deadline", &books{blocks: "token"}, within(3 * time.Second), times(9, errFlaky),
-			[]string{"first", "ended error", "token"}, mulligan.Expired, 3 * time.Second},
-		{"without a deadline it waits for as long as its total time", &books{blocks: "first"}, nil, nil, []string{"first"}, mulligan.TimeExhausted, 10 * time.Second},
-		{"a retry that may not start gives back what it took", &books{blocks: "retry"}, within(3 * time.Second), times(9, errFlaky),
-			[]string{"first", "ended error", "token", "job", "retry", "token back", "job back"}, mulligan.Expired, 3 * time.Second},
-		{"a retry that waits for its user's place gives back what it took", &books{place: 4 * time.Second}, within(3 * time.Second), times(9, errFlaky),
-			[]string{"first", "ended error", "token", "job", "token back", "job back"}, mulligan.Expired, 3 * time.Second},
-		{"a permanent failure asks for nothing", &books{}, nil, times(9, mulligan.Permanent(errFlaky)), []string{"first", "ended error"}, mulligan.PermanentFailure, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ctx := tt.b.in(t.Context())
-				if tt.ctx != nil {
-					var cancel context.CancelFunc
-					ctx, cancel = tt.ctx(ctx)
-					defer cancel()
-				}
-				began := time.Now()
-				err := mulligan.Policy{}.Do(ctx, (&script{fails: tt.fails}).do)
-				var failed *mulligan.CallError
-				if (tt.reason == "") != (err == nil) || err != nil && (!errors.As(err, &failed) || failed.Reason != tt.reason) {
-					t.Errorf("got %v, want reason %q", err, tt.reason)
-				}
-				if got := tt.b.said(); !slices.Equal(got, tt.notes) || tt.b.permits != 0 {
-					t.Errorf("asked %q, %d permits are not ended; want %q", got, tt.b.permits, tt.notes)
-				}
-				if took := time.Since(began); tt.took > 0 && took != tt.took {
-					t.Errorf("it took %v, want %v", took, tt.took)
-				}
-				if failed != nil && failed.Ended != nil && tt.reason == mulligan.Expired && !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("%v does not say that time is over", err)
-				}
-			})
-		})
-	}
-}
-
-func TestWaitingIsNotOfACallsTotalTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &books{place: 4 * time.Second}
-		s := &script{fails: times(3, errFlaky)}
-		if err := (mulligan.Policy{}).Do(b.in(t.Context()), s.do); err == nil {
-			t.Error("it succeeded, though it waited for more than twice its total time")
-		}
-		ctx, cancel := context.WithTimeout(b.in(t.Context()), time.Minute)
-		defer cancel()
-		s = &script{fails: times(3, errFlaky)}
-		if err := (mulligan.Policy{}).Do(ctx, s.do); err != nil {
-			t.Errorf("it failed within its deadline: %v", err)
-		}
-	})
-}
-
-func TestAPermitIsEndedHoweverTheCallEnds(t *testing.T) {
-	for name, leave := range map[string]func(){"a panic": func() { panic("nil map") }, "the end of its goroutine": runtime.Goexit} {
-		b := new(books)
-		var done sync.WaitGroup
-		done.Go(func() {
-			defer func() { _ = recover() }()
-			_ = mulligan.Policy{}.Do(b.in(t.Context()), func(context.Context) error { leave(); return nil })
-			t.Errorf("%s did not pass through", name)
-		})
-		done.Wait()
-		if got := b.said(); !slices.Equal(got, []string{"first", "ended panic"}) || b.permits != 0 {
-			t.Errorf("after %s: %q, %d permits are not ended", name, got, b.permits)
-		}
-	}
-}
-
-func TestACallWithinACallTakesOverItsPermit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := new(books)
-		err := mulligan.Policy{}.Do(b.in(t.Context()), func(ctx context.Context) error {
-			return errors.Join(mulligan.Policy{}.Do(ctx, (&script{fails: times(1, errFlaky)}).do), mulligan.Policy{}.Do(ctx, (&script{}).do))
-		})
-		want := []string{"first", "ended error", "token", "job", "retry", "ended ", "first", "ended "}
-		if got := b.said(); err != nil || !slices.Equal(got, want) || b.permits != 0 {
-			t.Errorf("asked %q (%v), want %q", got, err, want)
-		}
-	})
 }
 
 func TestACallInAHandlerGoesByTheJobsEffect(t *testing.T) {
@@ -395,7 +214,7 @@ func TestACallInAHandlerGoesByTheJobsEffect(t *testing.T) {
 				if len(s.runs) != tt.runs || errors.As(err, &failed) != (tt.reason != "") {
 					t.Fatalf("%d runs, %v; want %d and %s", len(s.runs), err, tt.runs, tt.reason)
 				}
-				if failed != nil && (failed.Reason != tt.reason || mulligan.DidNotStart(err) == tt.start) {
+				if failed != nil && (failed.Reason != tt.reason || mulligan.MeaningOf(err).NotStarted == tt.start) {
 					t.Errorf("got %+v, want %s, and that an effect is possible: %v", failed, tt.reason, tt.start)
 				}
 			})
@@ -411,8 +230,9 @@ func TestTheErrorOfACallSaysWhatHappened(t *testing.T) {
 	}{
 		{mulligan.CallError{Reason: mulligan.AttemptsExhausted, Attempts: 4, Err: errFlaky}, "flaky (attempts_exhausted, attempts: 4)", "error"},
 		{mulligan.CallError{Reason: mulligan.Expired, Attempts: 1, Err: errFlaky, Ended: context.DeadlineExceeded}, "flaky (expired: context deadline exceeded, attempts: 1)", "error"},
+		{mulligan.CallError{Reason: mulligan.Held, Ended: context.DeadlineExceeded}, "not called (held: context deadline exceeded)", "held"},
 		{mulligan.CallError{Reason: mulligan.Cancelled, Ended: context.Canceled}, "not called (cancelled: context canceled)", "canceled"},
-		{mulligan.CallError{Reason: mulligan.TaskBudget, Attempts: 1, Err: mulligan.Typed("busy", errFlaky), Ended: &mulligan.DeniedError{Reason: mulligan.TaskBudget}}, "flaky (task_budget: no retry: task_budget, attempts: 1)", "busy"},
+		{mulligan.CallError{Reason: mulligan.TaskBudget, Attempts: 1, Err: mulligan.Typed("busy", errFlaky)}, "flaky (task_budget, attempts: 1)", "busy"},
 	} {
 		if got, kind := tt.err.Error(), mulligan.ErrorType(&tt.err); got != tt.text || kind != tt.kind {
 			t.Errorf("got %q of type %s, want %q of type %s", got, kind, tt.text, tt.kind)

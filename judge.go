@@ -1,9 +1,8 @@
 package mulligan
 
 import (
-	"errors"
+	"math"
 	"slices"
-	"syscall"
 	"time"
 )
 
@@ -18,6 +17,15 @@ type Ended struct {
 	Stepped  bool
 	OpenStep string
 	Tried    []Fingerprint // payloads tried, the published one first
+	// Begun: an attempt of a call by [Policy.Do] succeeded, or left a doubt,
+	// whatever the error says. Uncalled: none was made.
+	Begun, Uncalled bool
+	// Hint is what is left of the longest wait that a downstream asked for, where
+	// the error does not say so.
+	Hint time.Duration
+	// Deferred is how often in a row the job was deferred, without an attempt in
+	// between, for want of a credential or of a budget.
+	Deferred int
 }
 
 // Chance is what the jitter is made of; each is in [0,1).
@@ -39,9 +47,15 @@ type Verdict struct {
 	ErrorType, Error string
 }
 
-// credentialDelay is how long a job waits, before jitter, after the downstream
-// refused the credential. Until then others probe it.
-const credentialDelay = 30 * time.Second
+// What a job waits, before jitter, after the downstream refused the credential,
+// until others have probed it, or after a call waited in vain. Each further
+// deferral in a row doubles it, up to the maximum.
+const (
+	credentialDelay    = 30 * time.Second
+	maxCredentialDelay = 10 * time.Minute
+	heldDelay          = 2 * time.Second
+	maxHeldDelay       = time.Minute
+)
 
 // minSnooze keeps a job that always snoozes from going round and round.
 const minSnooze = time.Second
@@ -51,42 +65,38 @@ const maxChanges = 2
 
 // Judge says what becomes of a job after attempt a ended with err. It is the
 // whole rule of retrying, but for the budgets, the deadline and the choice
-// between a nak and a park: see [Verdict.Under]. p must be normal; see
-// [Policy.Normal].
+// between a nak and a park: see [Verdict.Under]. A zero field of p means the
+// default.
 func (p Policy) Judge(a Ended, err error, c Chance) Verdict {
 	if err == nil {
 		return Verdict{Verb: Ack}
 	}
-	v := Verdict{ErrorType: ErrorType(err), Error: ErrorText(err)}
-	if a.doubts(err) {
-		return v.spent(InDoubt)
+	if normal, err := p.Normal(); err == nil {
+		p = normal
 	}
-	var (
-		permanent *PermanentError
-		unusable  *UnusableError
-		changed   *ChangedError
-		snooze    *SnoozeError
-		refused   *CredentialError
-	)
+	m := MeaningOf(err)
+	m.Throttled, m.Hint = m.Throttled || a.Hint > 0, max(m.Hint, a.Hint)
+	v := Verdict{ErrorType: ErrorType(err), Error: ErrorText(err)}
 	switch {
-	case errors.As(err, &permanent):
+	case a.doubts(m):
+		return v.spent(InDoubt)
+	case m.Permanent:
 		return v.spent(PermanentFailure)
-	case errors.As(err, &refused):
-		v.Verb, v.Reason, v.Delay = Defer, Credential, scale(credentialDelay, 0.5+c.U)
-		return v
-	case errors.As(err, &changed):
-		if reason := a.refuses(changed, err); reason != "" {
+	case m.Refused:
+		return v.deferred(Credential, deferral(credentialDelay, maxCredentialDelay, a.Deferred, c), m.Hint, c)
+	case m.Changed != nil:
+		if reason := a.refuses(m); reason != "" {
 			return v.spent(reason)
 		}
-		v.Changed = append([]byte{}, changed.Payload...) // no payload is one, too
-	case errors.As(err, &unusable):
+		v.Changed = append([]byte{}, m.Changed.Payload...) // no payload is one, too
+	case m.Unusable:
 		return v.spent(NoChange)
-	case errors.As(err, &snooze):
-		v.Verb, v.Reason, v.Delay = Defer, Snoozed, max(snooze.Delay, minSnooze)
-		return v
-	}
-	if call := endedBy(err); call != nil && v.Changed == nil {
-		return v.spent(call.Reason)
+	case m.Snoozed != nil:
+		return v.deferred(Snoozed, max(m.Snoozed.Delay, minSnooze), m.Hint, c)
+	case m.ended != "":
+		return v.spent(m.ended)
+	case m.held && a.Uncalled:
+		return v.deferred(Held, deferral(heldDelay, maxHeldDelay, a.Deferred, c), m.Hint, c)
 	}
 	switch {
 	case a.NoKey:
@@ -94,50 +104,32 @@ func (p Policy) Judge(a Ended, err error, c Chance) Verdict {
 	case a.Number >= p.Attempts:
 		return v.spent(AttemptsExhausted)
 	}
-	v.Verb, v.Delay = Retry, p.delay(a.Number, err, c)
+	v.Verb, v.Delay = Retry, p.Delay(a.Number, c.U)
+	if m.Throttled {
+		v.Delay = p.ThrottledDelay(a.Number, m.Hint, c.U, c.V)
+	}
 	if v.Delay >= p.Total-a.Spent {
 		return v.spent(TimeExhausted)
 	}
 	return v
 }
 
-// doubts reports whether nobody knows after err if the effect happened, where
-// it must not happen twice. What the handler says of the whole, that it failed
-// for good or is to run later, it knows; what a step left open it cannot know.
-func (a Ended) doubts(err error) bool {
+// doubts reports whether nobody knows if the effect happened, where it must not
+// happen twice. What the handler says of the whole, that it failed for good or is
+// to run later, it knows; what a step left open it cannot know, and what an error
+// says of one call it does not say of those before.
+func (a Ended) doubts(m Meaning) bool {
 	switch {
-	case errors.Is(err, ErrInDoubt):
+	case m.InDoubt:
 		return true
 	case a.Effect != Once || a.Stepped && a.OpenStep == "":
 		return false
 	case a.OpenStep != "":
 		return true
+	case a.Begun:
+		return m.sure < told
 	}
-	var (
-		permanent *PermanentError
-		unusable  *UnusableError
-		snooze    *SnoozeError
-	)
-	return !DidNotStart(err) && !errors.As(err, &permanent) && !errors.As(err, &unusable) && !errors.As(err, &snooze)
-}
-
-// DidNotStart reports whether err says that the effect certainly did not happen:
-// by [NotStarted], or because the connection or the credential was refused. A
-// call by [Policy.Do] says so of all its attempts.
-func DidNotStart(err error) bool {
-	var (
-		said      *NotStartedError
-		refused   *CredentialError
-		call, its *CallError
-	)
-	if errors.As(err, &call) {
-		// What is said of the call as a whole counts, not what its last attempt said.
-		if errors.As(err, &said) && errors.As(said.Err, &its) && its == call {
-			return true
-		}
-		return call.NotStarted
-	}
-	return errors.As(err, &said) || errors.As(err, &refused) || errors.Is(err, syscall.ECONNREFUSED)
+	return m.sure == doubtful
 }
 
 func (v Verdict) spent(why Reason) Verdict {
@@ -145,17 +137,24 @@ func (v Verdict) spent(why Reason) Verdict {
 	return v
 }
 
-func (p Policy) delay(n int, err error, c Chance) time.Duration {
-	if hint, throttled := hintOf(err); throttled {
-		return p.ThrottledDelay(n, hint, c.U, c.V)
+// deferred is not before the hint, and spreads those who were given the same.
+func (v Verdict) deferred(why Reason, d, hint time.Duration, c Chance) Verdict {
+	if hint > d {
+		d = saturate(hint, scale(hint/10, c.V))
 	}
-	return p.Delay(n, c.U)
+	v.Verb, v.Reason, v.Delay = Defer, why, d
+	return v
+}
+
+func deferral(first, most time.Duration, before int, c Chance) time.Duration {
+	return scale(min(most, scale(first, math.Pow(2, float64(before)))), 0.5+c.U)
 }
 
 // refuses says why a changed payload is not tried, or nothing.
-func (a Ended) refuses(e *ChangedError, err error) Reason {
+func (a Ended) refuses(m Meaning) Reason {
+	e := m.Changed
 	switch {
-	case a.Effect.NeedsID() && !DidNotStart(err):
+	case a.Effect.NeedsID() && (!m.NotStarted || a.Begun && m.sure < told):
 		return PermanentFailure // the effect may have happened with the old payload
 	case len(e.Payload) > MaxChanged:
 		return PermanentFailure

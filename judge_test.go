@@ -3,6 +3,7 @@ package mulligan_test
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +41,12 @@ func TestJudge(t *testing.T) {
 	}
 	twice := pure
 	twice.Tried = append(twice.Tried, mulligan.FingerprintOf([]byte("b")), mulligan.FingerprintOf([]byte("c")))
+	hintLeft, uncalled, begun := pure, pure, once
+	hintLeft.Hint, uncalled.Uncalled, begun.Begun = 3*time.Second, true, true
+	begunInSteps := begun
+	begunInSteps.Stepped = true
+	uncalled.Number = 4
+	waited := func(times int) mulligan.Ended { return mulligan.Ended{Number: 4, Deferred: times} }
 	for _, tt := range []struct {
 		name   string
 		a      mulligan.Ended
@@ -88,7 +95,7 @@ func TestJudge(t *testing.T) {
 		{"later has no more attempts than the job", at(4, 0), mulligan.Later(called(mulligan.AttemptsExhausted, errFlaky)), mulligan.Spend, mulligan.AttemptsExhausted, 0},
 		{"later has no more time than the job", at(2, 9900*ms), mulligan.Later(called(mulligan.TimeExhausted, errFlaky)), mulligan.Spend, mulligan.TimeExhausted, 0},
 		{"later of any failure is a retry", pure, mulligan.Later(errFlaky), mulligan.Retry, "", 100 * ms},
-		{"later of nothing is a retry", pure, mulligan.Later(nil), mulligan.Retry, "", 100 * ms},
+		{"later of nothing is nothing", pure, mulligan.Later(nil), mulligan.Ack, "", 0},
 		{"later is not before what is left of the hint", pure, mulligan.Later(hinted(2000*ms, mulligan.After(5*time.Second, errFlaky))), mulligan.Retry, "", 2250 * ms},
 		{"a handler's own hint counts too", pure, mulligan.After(3*time.Second, mulligan.Later(hinted(2000*ms, mulligan.After(5*time.Second, errFlaky)))), mulligan.Retry, "", 3250 * ms},
 		{"a handler's own hint does not shorten the call's", pure, mulligan.After(0, mulligan.Later(hinted(2000*ms, mulligan.After(5*time.Second, errFlaky)))), mulligan.Retry, "", 2250 * ms},
@@ -105,6 +112,33 @@ func TestJudge(t *testing.T) {
 		{"a once job's call that never began goes on", once, mulligan.Later(&mulligan.CallError{Reason: mulligan.Expired, NotStarted: true, Ended: errFlaky}), mulligan.Retry, "", 100 * ms},
 		{"a handler may know that its call had no effect", once, mulligan.Later(mulligan.NotStarted(called(mulligan.InDoubt, errFlaky))), mulligan.Retry, "", 100 * ms},
 		{"later of a job without a key is refused", noKey, mulligan.Later(called(mulligan.NoKey, errFlaky)), mulligan.Spend, mulligan.NoKey, 0},
+		{"one of two branches does not say that nothing happened", once, fmt.Errorf("primary: %w; fallback: %w", errFlaky, syscall.ECONNREFUSED), mulligan.Spend, mulligan.InDoubt, 0},
+		{"nor does a refused credential of one", once, errors.Join(mulligan.RefusedCredential(errFlaky), errFlaky), mulligan.Spend, mulligan.InDoubt, 0},
+		{"nor a word of the handler about one", once, errors.Join(errFlaky, mulligan.NotStarted(errFlaky)), mulligan.Spend, mulligan.InDoubt, 0},
+		{"a snooze in one branch does not settle the doubt of another", once, errors.Join(mulligan.Snooze(time.Hour), errFlaky), mulligan.Spend, mulligan.InDoubt, 0},
+		{"nor does a permanent failure", once, errors.Join(mulligan.Permanent(errFlaky), errFlaky), mulligan.Spend, mulligan.InDoubt, 0},
+		{"nor does one of two calls", once, mulligan.Later(errors.Join(&mulligan.CallError{Reason: mulligan.AttemptsExhausted, Attempts: 1, NotStarted: true, Err: errFlaky}, called(mulligan.AttemptsExhausted, errFlaky))), mulligan.Spend, mulligan.InDoubt, 0},
+		{"all branches say that nothing happened", once, errors.Join(mulligan.NotStarted(errFlaky), syscall.ECONNREFUSED), mulligan.Retry, "", 100 * ms},
+		{"a word about the whole is about all branches", once, mulligan.NotStarted(errors.Join(errFlaky, errFlaky)), mulligan.Retry, "", 100 * ms},
+		{"a doubt in any branch is a doubt, whatever the effect", pure, errors.Join(errFlaky, mulligan.ErrInDoubt), mulligan.Spend, mulligan.InDoubt, 0},
+		{"permanent in any branch is permanent", pure, errors.Join(errFlaky, mulligan.Permanent(errFlaky)), mulligan.Spend, mulligan.PermanentFailure, 0},
+		{"the longest hint of all branches counts", pure, errors.Join(mulligan.After(time.Second, errFlaky), mulligan.After(4*time.Second, errFlaky)), mulligan.Retry, "", 4250 * ms},
+		{"the longest hint counts also within another", pure, mulligan.After(time.Second, mulligan.After(4*time.Second, errFlaky)), mulligan.Retry, "", 4250 * ms},
+		{"a hint that the error does not say counts, too", hintLeft, errFlaky, mulligan.Retry, "", 3250 * ms},
+		{"a refused credential waits for the hint", pure, mulligan.RefusedCredential(mulligan.After(5*time.Minute, errFlaky)), mulligan.Defer, mulligan.Credential, 315 * time.Second},
+		{"a snooze waits for the hint", pure, errors.Join(mulligan.Snooze(time.Second), mulligan.After(5*time.Minute, errFlaky)), mulligan.Defer, mulligan.Snoozed, 315 * time.Second},
+		{"a refused credential waits longer each time", waited(2), mulligan.RefusedCredential(errFlaky), mulligan.Defer, mulligan.Credential, 2 * time.Minute},
+		{"but not for ever", waited(200), mulligan.RefusedCredential(errFlaky), mulligan.Defer, mulligan.Credential, 10 * time.Minute},
+		{"a call that was not handed over ends the job, in whatever branch", pure, errors.Join(mulligan.Later(called(mulligan.TimeExhausted, errFlaky)), called(mulligan.TaskBudget, errFlaky)), mulligan.Spend, mulligan.TaskBudget, 0},
+		{"and in whatever order", pure, errors.Join(called(mulligan.TaskBudget, errFlaky), mulligan.Later(called(mulligan.TimeExhausted, errFlaky))), mulligan.Spend, mulligan.TaskBudget, 0},
+		{"a call that waited in vain goes on in the queue without later", pure, called(mulligan.Held, errFlaky), mulligan.Retry, "", 100 * ms},
+		{"within the job's attempts", at(4, 0), called(mulligan.Held, errFlaky), mulligan.Spend, mulligan.AttemptsExhausted, 0},
+		{"a handler that called nothing waits at no cost", uncalled, &mulligan.CallError{Reason: mulligan.Held, NotStarted: true}, mulligan.Defer, mulligan.Held, 2 * time.Second},
+		{"with later, too", uncalled, mulligan.Later(&mulligan.CallError{Reason: mulligan.Held, NotStarted: true}), mulligan.Defer, mulligan.Held, 2 * time.Second},
+		{"what a call did is not undone by what another says", begun, mulligan.Later(&mulligan.CallError{Reason: mulligan.AttemptsExhausted, Attempts: 2, NotStarted: true, Err: syscall.ECONNREFUSED}), mulligan.Spend, mulligan.InDoubt, 0},
+		{"nor by what the handler met behind it", begun, fmt.Errorf("mail: %w", syscall.ECONNREFUSED), mulligan.Spend, mulligan.InDoubt, 0},
+		{"the handler may know better", begun, mulligan.NotStarted(errFlaky), mulligan.Retry, "", 100 * ms},
+		{"steps know what a call did", begunInSteps, errFlaky, mulligan.Retry, "", 100 * ms},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := policy().Judge(tt.a, tt.err, mulligan.Chance{U: 0.5, V: 0.5})
@@ -152,5 +186,12 @@ func TestUnder(t *testing.T) {
 				t.Errorf("%+v under %+v = %s %s %v, want %s %s %v", tt.v, tt.g, got.Verb, got.Reason, got.Due, tt.verb, tt.reason, tt.due)
 			}
 		})
+	}
+}
+
+func TestAPolicyJudgesAsWhatItMeans(t *testing.T) {
+	zero, normal := mulligan.Policy{}.Judge(mulligan.Ended{Number: 1}, errFlaky, mulligan.Chance{}), policy().Judge(mulligan.Ended{Number: 1}, errFlaky, mulligan.Chance{})
+	if zero.Verb != normal.Verb || zero.Delay != normal.Delay {
+		t.Errorf("the zero policy says %+v, the default %+v", zero, normal)
 	}
 }

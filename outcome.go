@@ -138,7 +138,7 @@ func Typed(errType string, err error) error {
 
 // ErrorType is the type of a failure: what [Typed] gave it, else timeout,
 // canceled, refused, reset, dns or error. Of a [*CallError] it is that of the
-// last attempt.
+// last attempt, and held if there was none for want of a budget.
 func ErrorType(err error) string {
 	var (
 		typed *typedError
@@ -153,6 +153,8 @@ func ErrorType(err error) string {
 		return typed.kind
 	case errors.As(err, &call) && call.Err != nil: // not of what ended the call
 		return ErrorType(call.Err)
+	case call != nil && call.Reason == Held:
+		return "held"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
 		return "timeout"
 	case errors.Is(err, context.Canceled):

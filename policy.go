@@ -13,7 +13,7 @@ type Policy struct {
 	// Attempts is how often the handler is called at most, the first included.
 	Attempts int
 	// Total bounds what the attempts took plus the delays that the policy
-	// chose between them. Waiting in a stream is not counted.
+	// chose between them. Waiting in a stream or for a budget is not counted.
 	Total time.Duration
 	// FirstDelay is the delay before the first retry, before jitter; each
 	// further one doubles it.

@@ -29,6 +29,7 @@ const (
 	InProgress Reason = "in_progress" // another message of the key is running
 	NotYet     Reason = "not_before"  // published to run later
 	Credential Reason = "credential"  // the downstream refused the credential
+	Held       Reason = "held"        // a call in its handler waited in vain for a budget
 )
 
 // SpentReasons lists every reason for which a job is spent.

@@ -32,7 +32,9 @@ type Record struct {
 	Effect  Effect      `json:"effect,omitempty"` // of the kind, as the worker that wrote the record knew it
 	Payload Fingerprint `json:"payload"`          // of the payload as published
 	// Attempts and Spent count since the job was published or last replayed:
-	// handler calls, and what they took plus the delays that the policy chose.
+	// handler calls and what calls by [Policy.Do] repeated in them, and what the
+	// handlers took, but for waiting for budgets, plus the delays that the policy
+	// chose.
 	Attempts int           `json:"attempts"`
 	Spent    time.Duration `json:"spent_ns"`
 	// Deadline is the latest of the messages of this key: one with a shorter
@@ -132,15 +134,18 @@ type Attempt struct {
 	Number    int           `json:"number"` // of the call, or of the last one before a deferral
 	Run       string        `json:"run"`    // identifies this entry: a write tried again must not count it twice
 	At        time.Time     `json:"at"`
-	Took      time.Duration `json:"took_ns"`
+	Took      time.Duration `json:"took_ns"` // without waiting for budgets
 	ErrorType string        `json:"error_type,omitempty"`
 	Error     string        `json:"error,omitempty"`
 	Verb      Verb          `json:"verb,omitempty"`
 	Reason    Reason        `json:"reason,omitempty"`
 	Delay     time.Duration `json:"delay_ns,omitempty"`
-	// Tries is how many attempts it stands for, if more than one: those of a call
-	// by [Policy.Do] that failed. Number is that of the last.
+	// Tries is how many attempts it stands for, if more than one: with those
+	// that calls by [Policy.Do] repeated in it. Number is that of the last.
 	Tries int `json:"tries,omitempty"`
+	// Times is how many deferrals in a row it stands for, if more than one; the
+	// rest is of the last.
+	Times int `json:"times,omitempty"`
 	// NotStarted: the effect certainly did not happen.
 	NotStarted bool `json:"not_started,omitempty"`
 	// Throttled: the downstream asked for fewer calls.
@@ -186,13 +191,27 @@ func (r *Result) Within(limit int) *Result {
 // can run it again.
 func (r *Record) Ended() bool { return r.State == Spent || r.State == Dead || r.State == Done }
 
-// Note adds a to the history, which forgets its oldest entries.
+// Note adds a to the history, which forgets its oldest entries. A deferral like
+// the last one is counted with that: waiting long must not push out how the
+// attempts failed.
 func (r *Record) Note(a Attempt) {
 	a.Error = clean(a.Error)
+	if n := len(r.History); n > 0 && r.History[n-1].repeatedBy(a) {
+		a.Times = max(r.History[n-1].Times, 1) + 1
+		r.History[n-1] = a
+		return
+	}
 	r.History = append(r.History, a)
 	if extra := len(r.History) - maxHistory; extra > 0 {
 		r.History = append([]Attempt(nil), r.History[extra:]...)
 	}
+}
+
+func (a Attempt) repeatedBy(b Attempt) bool {
+	if a.Reason == UserBudget {
+		return false // it is a failed attempt, too
+	}
+	return a.Verb == Defer && b.Verb == Defer && a.Number == b.Number && a.Reason == b.Reason && a.ErrorType == b.ErrorType && a.Tries == b.Tries
 }
 
 // Noted returns the history's entry for a run, or nil: a compare-and-set whose

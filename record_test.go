@@ -58,6 +58,29 @@ func TestARecordsHistory(t *testing.T) {
 	}
 }
 
+func TestDeferralsInARowAreOneEntry(t *testing.T) {
+	r := new(mulligan.Record)
+	deferral := func(number int, why mulligan.Reason, run string) mulligan.Attempt {
+		return mulligan.Attempt{Number: number, Verb: mulligan.Defer, Reason: why, Run: run, ErrorType: "error"}
+	}
+	r.Note(mulligan.Attempt{Number: 1, Verb: mulligan.Park, Run: "a", ErrorType: "error"})
+	for _, a := range []mulligan.Attempt{
+		deferral(1, mulligan.Credential, "b"), deferral(1, mulligan.Credential, "c"), deferral(1, mulligan.Credential, "d"),
+		deferral(1, mulligan.Held, "e"),
+		deferral(2, mulligan.Held, "f"),
+		deferral(2, mulligan.UserBudget, "g"), deferral(2, mulligan.UserBudget, "h"), // each is a failed attempt, too
+	} {
+		r.Note(a)
+	}
+	var got []string
+	for _, a := range r.History {
+		got = append(got, fmt.Sprint(a.Run, a.Times))
+	}
+	if want := "a0 d3 e0 f0 g0 h0"; strings.Join(got, " ") != want {
+		t.Errorf("the history has %v, want %s", got, want)
+	}
+}
+
 func TestOnlyEndedKeysHaveEnded(t *testing.T) {
 	for state, want := range map[mulligan.State]bool{
 		"": false, mulligan.Live: false, mulligan.Parked: false, mulligan.Spent: true, mulligan.Dead: true, mulligan.Done: true,

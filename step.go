@@ -102,6 +102,9 @@ func (j *Job) StepKey(step string) string {
 // within the kind's MaxResult: of one that does not fit Step returns the result
 // once, and an error wrapping [ErrNotKept] ever after.
 //
+// Around a step [Policy.Do] may be, and within its fn: of what is done a further
+// attempt gets the result.
+//
 // When fn was called and its end is not known, after a crash or a doubtful
 // error, a keyed job calls it again, with the same key. In a once job Step then
 // fails with [ErrInDoubt], which the handler must return. A once job that uses

@@ -2,7 +2,6 @@ package budget
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
@@ -19,54 +18,52 @@ type Calls struct {
 	User string
 }
 
-// callToken is the token of a retry by [mulligan.Policy.Do].
-type callToken struct{ token *Token }
-
-func (t callToken) Back() { t.token.Back(time.Now()) }
-
-// Retry takes the token of a retry, waiting for it until ctx ends.
-func (c Calls) Retry(ctx context.Context, after error) (mulligan.RetryToken, error) {
-	if c.Downstream == nil {
-		return callToken{}, nil
-	}
-	var t callToken
-	result := OutcomeOf(after).Result
-	err := c.Downstream.Await(ctx, func(now time.Time) (w Wait) {
-		t.token, w = c.Downstream.Take(now, result)
-		return w
-	})
-	if err != nil {
-		return nil, err
-	}
-	return t, nil
-}
-
-// Start waits until the call may start, at most until ctx ends.
-func (c Calls) Start(ctx context.Context, retry mulligan.RetryToken) (end func(err error), err error) {
+// Start waits until the call may start, at most until ctx ends; a retry waits for
+// its token first.
+func (c Calls) Start(ctx context.Context, a mulligan.CallStart) (end func(err error), err error) {
 	if c.Downstream == nil {
 		return func(error) {}, nil
 	}
-	t, ours := retry.(callToken)
-	if retry != nil && !ours {
-		return nil, errors.New("start a call: the retry's token is of another budget")
-	}
-	var p Permit
-	err = c.Downstream.Await(ctx, func(now time.Time) (w Wait) {
-		p, w = c.Downstream.Start(now, t.token)
-		return w
-	})
+	token, err := c.token(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	return p.EndOf(c.User), nil
+	var p Permit
+	err = c.Downstream.Await(ctx, func(now time.Time) (w Wait) {
+		p, w = c.Downstream.Start(now, token)
+		return w
+	})
+	if err != nil {
+		token.Back(time.Now())
+		return nil, err
+	}
+	return func(err error) {
+		now, o := time.Now(), OutcomeOf(err)
+		o.User = c.User
+		p.End(now, o)
+		if mulligan.MeaningOf(err).Tries == 0 { // nothing was called
+			token.Back(now)
+		}
+	}, nil
 }
 
-// EndOf returns the function that ends the permit with a call's error, as
-// [OutcomeOf] reads it. user is whose call it was, empty for nobody's.
-func (p Permit) EndOf(user string) func(err error) {
-	return func(err error) {
-		o := OutcomeOf(err)
-		o.User = user
-		p.End(time.Now(), o)
+// token is what the start of an attempt costs. What repeats what was tried before
+// is no first attempt, though its downstream may not have seen it yet: it costs
+// nothing, since the retry around it was paid for, and its success earns nothing.
+func (c Calls) token(ctx context.Context, a mulligan.CallStart) (t *Token, err error) {
+	switch {
+	case a.After == nil && a.Again:
+		return &Token{d: c.Downstream, foreign: true}, nil
+	case a.After == nil:
+		return nil, nil
 	}
+	after := Failed
+	if mulligan.MeaningOf(a.After).Throttled {
+		after = Throttled
+	}
+	err = c.Downstream.Await(ctx, func(now time.Time) (w Wait) {
+		t, w = c.Downstream.Take(now, after)
+		return w
+	})
+	return t, err
 }

@@ -28,17 +28,3 @@ func ExampleCalls() {
 	fmt.Println(tries, err)
 	// Output: 2 <nil>
 }
-
-func ExamplePermit_EndOf() {
-	d, _ := budget.NewDownstream(budget.Limits{}, time.Now())
-	for _, user := range []string{"ada", "bob"} { // one user's call alone holds nobody
-		permit, _ := d.Start(time.Now(), nil)
-		end := permit.EndOf(user)
-		end(mulligan.After(30*time.Second, errors.New("too many requests")))
-		end(nil) // the first end counts
-		fmt.Printf("%s: %q\n", user, d.Held(time.Now()).Why)
-	}
-	// Output:
-	// ada: ""
-	// bob: "gate"
-}

@@ -99,15 +99,67 @@ func TestAProbeThatPanicsOrIsCutShortIsEnded(t *testing.T) {
 	})
 }
 
-func TestARetryWithAnothersTokenIsRefused(t *testing.T) {
-	if _, err := (budget.Calls{Downstream: downstream(t, budget.Limits{}, noon)}).Start(t.Context(), strange{}); err == nil {
-		t.Error("it started")
+func TestARetryThatIsNotMadeGivesItsTokenBack(t *testing.T) {
+	d := downstream(t, budget.Limits{Cap: 1, Floor: 0.001}, time.Now())
+	for range 3 {
+		end, err := budget.Calls{Downstream: d}.Start(t.Context(), mulligan.CallStart{After: errDown})
+		if err != nil {
+			t.Fatal(err)
+		}
+		end(&mulligan.CallError{Reason: mulligan.TaskBudget})
+	}
+	if s := d.State(time.Now()); s.Tokens != 1 || s.InFlight != 0 {
+		t.Errorf("%+v, want the token and no call in flight", s)
 	}
 }
 
-type strange struct{}
+func TestWhatRepeatsACallEarnsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := downstream(t, budget.Limits{Cap: 1, Floor: 0.001}, time.Now())
+		ctx := mulligan.WithDownstream(t.Context(), budget.Calls{Downstream: d})
+		err := mulligan.Policy{Attempts: 2}.Do(ctx, func(ctx context.Context) error {
+			for range 50 {
+				if err := (mulligan.Policy{}).Do(ctx, func(context.Context) error { return nil }); err != nil {
+					return err
+				}
+			}
+			return errDown
+		})
+		// 50 firsts earn all that can be saved; of the retry the first call has its
+		// token back and the other 49 nothing.
+		if s := d.State(time.Now()); !errors.Is(err, errDown) || s.Tokens != 1 || s.InFlight != 0 {
+			t.Errorf("%+v (%v)", s, err)
+		}
+		for range 9 {
+			_, _ = d.Take(time.Now(), budget.Failed)
+		}
+		for range 50 {
+			end, err := budget.Calls{Downstream: d}.Start(t.Context(), mulligan.CallStart{Again: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			end(nil)
+		}
+		if s := d.State(time.Now()); s.Tokens > 0.01 {
+			t.Errorf("repetitions have earned %v", s.Tokens)
+		}
+	})
+}
 
-func (strange) Back() {}
+func TestACallOfAnotherDownstreamIsNotToldToTheOneAround(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := downstream(t, budget.Limits{}, time.Now()), downstream(t, budget.Limits{}, time.Now())
+		ctx := mulligan.WithDownstream(t.Context(), budget.Calls{Downstream: a})
+		_ = mulligan.Policy{}.Do(ctx, func(ctx context.Context) error {
+			return mulligan.Policy{}.Do(mulligan.WithDownstream(ctx, budget.Calls{Downstream: b}), func(context.Context) error {
+				return mulligan.RefusedCredential(errDown)
+			})
+		})
+		if a, b := a.State(time.Now()), b.State(time.Now()); a.Breaker != budget.PhaseClosed || b.Breaker != budget.PhaseCredential {
+			t.Errorf("the one around is %s, the other %s", a.Breaker, b.Breaker)
+		}
+	})
+}
 
 func TestWithoutADownstreamCallsWaitForNothing(t *testing.T) {
 	n := 0

@@ -106,32 +106,25 @@ type State struct {
 
 // OutcomeOf returns how a call ended for its downstream, given what the handler
 // said. What is permanent, asks for another payload or snoozes is the job's own
-// affair; output that is of no use came from a downstream that works; a panic, a
-// cancelled context and a call that was never made tell nothing.
+// affair; output that is of no use came from a downstream that works; a panic and
+// a cancelled context tell nothing. Neither does the error of a call by
+// [mulligan.Policy.Do]: its downstream was told already, and may be another.
 func OutcomeOf(err error) Outcome {
-	var (
-		throttled *mulligan.ThrottledError
-		permanent *mulligan.PermanentError
-		changed   *mulligan.ChangedError
-		unusable  *mulligan.UnusableError
-		snooze    *mulligan.SnoozeError
-		refused   *mulligan.CredentialError
-		call      *mulligan.CallError
-	)
-	what := mulligan.ErrorType(err)
+	if err == nil {
+		return Outcome{Result: Succeeded}
+	}
+	m, what := mulligan.MeaningOf(err), mulligan.ErrorType(err)
 	switch {
-	case err == nil:
-		return Outcome{Result: Succeeded}
-	case what == "panic", errors.Is(err, context.Canceled), errors.As(err, &call) && call.Attempts == 0:
+	case m.Called, what == "panic", errors.Is(err, context.Canceled):
 		return Outcome{}
-	case errors.As(err, &permanent), errors.As(err, &changed), errors.As(err, &snooze):
+	case m.Permanent, m.Changed != nil, m.Snoozed != nil:
 		return Outcome{Result: CallersFault}
-	case errors.As(err, &refused):
+	case m.Refused:
 		return Outcome{Result: RefusedCredential}
-	case errors.As(err, &unusable):
+	case m.Unusable:
 		return Outcome{Result: Succeeded}
-	case errors.As(err, &throttled):
-		return Outcome{Result: Throttled, Hint: throttled.Delay}
+	case m.Throttled:
+		return Outcome{Result: Throttled, Hint: m.Hint}
 	case what == "timeout":
 		return Outcome{Result: TimedOut}
 	}

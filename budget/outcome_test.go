@@ -33,8 +33,10 @@ func TestWhatAHandlersErrorSaysOfItsDownstream(t *testing.T) {
 		{"a panic tells nothing", mulligan.Typed("panic", flaky), budget.Outcome{}},
 		{"an interrupted call tells nothing", context.Canceled, budget.Outcome{}},
 		{"a call that was never made tells nothing", &mulligan.CallError{Reason: mulligan.Expired, Ended: context.DeadlineExceeded}, budget.Outcome{}},
-		{"a failed call is a failure", &mulligan.CallError{Reason: mulligan.AttemptsExhausted, Attempts: 4, Err: flaky}, budget.Outcome{Result: budget.Failed}},
-		{"a call is judged by its last attempt", &mulligan.CallError{Reason: mulligan.Expired, Attempts: 4, Err: flaky, Ended: context.DeadlineExceeded}, budget.Outcome{Result: budget.Failed}},
+		{"a call that was never made tells nothing", &mulligan.CallError{Reason: mulligan.Expired, Ended: context.DeadlineExceeded}, budget.Outcome{}},
+		{"a failed call was told of already, perhaps to another", &mulligan.CallError{Reason: mulligan.AttemptsExhausted, Attempts: 4, Err: mulligan.RefusedCredential(flaky)}, budget.Outcome{}},
+		{"wherever it is wrapped", mulligan.Later(&mulligan.CallError{Reason: mulligan.Expired, Attempts: 4, Err: flaky, Ended: context.DeadlineExceeded}), budget.Outcome{}},
+		{"the longest hint counts", errors.Join(mulligan.After(time.Second, flaky), mulligan.After(3*time.Second, flaky)), budget.Outcome{Result: budget.Throttled, Hint: 3 * time.Second}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := budget.OutcomeOf(c.err); got != c.want {

@@ -47,7 +47,8 @@ type UserState struct {
 	// Whole is when the allowance is whole again if nothing more is taken.
 	Whole time.Time `json:"whole"`
 	// Granted retries ran at once, Reserved ones were given a later place, and
-	// Denied ones had no place before their deadline.
+	// Denied ones had no place before their deadline, or, of a call in a handler,
+	// before that would have waited too long.
 	Granted  int `json:"granted"`
 	Reserved int `json:"reserved"`
 	Denied   int `json:"denied"`

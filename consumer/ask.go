@@ -16,13 +16,13 @@ import (
 // kept for when the record has to be written again; what came to nothing is given
 // back.
 type askOnce struct {
-	w     *Worker
-	k     handled
-	d     *delivery
-	after budget.Result // how the attempt ended
-	asked bool
-	now   time.Time
-	due   time.Time
+	w         *Worker
+	k         handled
+	d         *delivery
+	throttled bool // as the attempt ended
+	asked     bool
+	now       time.Time
+	due       time.Time
 
 	nak    bool // a place for a nak was taken, and the downstream's token
 	token  *budget.Token
@@ -74,7 +74,11 @@ func (a *askOnce) takeNak() bool {
 	if !a.d.fromJobs {
 		return true
 	}
-	if a.token = a.d.lane.takeToken(a.now, a.after); a.token == nil {
+	after := budget.Failed
+	if a.throttled {
+		after = budget.Throttled
+	}
+	if a.token = a.d.lane.takeToken(a.now, after); a.token == nil {
 		a.k.naks.Back(a.now, a.due)
 	}
 	return a.token != nil

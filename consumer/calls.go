@@ -2,112 +2,267 @@ package consumer
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
-// calls is what [mulligan.Policy.Do] asks in the handler of one job: the budget
-// of the downstream of its kind, whose permit the job may hold already, and those
-// of its task and user. It implements [mulligan.DownstreamBudget] and
-// [mulligan.JobBudget] and is safe for concurrent use.
+// What ends a call that waits better in the queue.
+var (
+	errNoPlace = errors.New("the user has no place for a retry soon")
+	errNoToken = errors.New("no token for a retry, and others wait for one")
+)
+
+// calls is what [mulligan.Policy.Do] asks in one call of a handler, and what it
+// tells: the budget of the downstream of its kind, whose permit the job may hold
+// already, those of its task and user, and what the job has left. Whatever the
+// handler makes of an error, what happened is known from here. It is safe for
+// concurrent use.
 type calls struct {
 	budget.Calls
-	w     *Worker // nil in a rehearsal, which has no budgets
-	k     handled
-	d     *delivery
-	steps *steps
+	w       *Worker // nil in a rehearsal, which has no budgets
+	k       handled
+	d       *delivery
+	steps   *steps
+	started time.Time
+	retries int           // that the kind's policy leaves the job
+	total   time.Duration // that it leaves it
 
-	mu     sync.Mutex
-	permit budget.Permit // the job's own; zero if it has none, or a call took it over
+	mu      sync.Mutex
+	own     func(err error) // ends the permit that the handler has; nil if a call has it, or it has ended
+	worked  bool            // a call with it succeeded
+	over    bool            // the handler has returned
+	waiting int             // calls that wait for a budget
+	since   time.Time       // they do
+	called
 }
 
-// calling returns the context for the handler of d's job.
-func (w *Worker) calling(ctx context.Context, k handled, d *delivery, s *steps) context.Context {
-	c := &calls{w: w, k: k, d: d, steps: s, permit: d.permit}
+// called is what calls did in a handler.
+type called struct {
+	ran    int           // attempts that ended by themselves
+	failed int           // those of them that failed
+	again  int           // retries, those that run included
+	begun  bool          // an attempt succeeded, or left a doubt
+	until  time.Time     // when a downstream that asked to wait may be called again
+	waited time.Duration // for budgets
+}
+
+// tries is how many attempts of the job the handler stands for.
+func (c called) tries() int { return 1 + c.again }
+
+// calling returns what the calls in the handler of d's job go by.
+func (w *Worker) calling(k handled, d *delivery, s *steps, rec *mulligan.Record) *calls {
+	c := &calls{w: w, k: k, d: d, steps: s, started: time.Now(), retries: k.Policy.Attempts - d.tries, total: k.Policy.Total - rec.Spent}
 	c.Calls = budget.Calls{Downstream: d.lane.calls, User: d.env.User}
-	return c.in(ctx)
-}
-
-func (c *calls) in(ctx context.Context) context.Context {
-	return mulligan.WithJob(mulligan.WithDownstream(ctx, c), c)
-}
-
-// Start lets the first call of the handler have the job's own permit, which ends
-// with that attempt: the worker has nothing left to end then. Every other attempt
-// takes one of its own.
-func (c *calls) Start(ctx context.Context, retry mulligan.RetryToken) (end func(err error), err error) {
-	if own := c.own(retry); own != (budget.Permit{}) {
-		return own.EndOf(c.User), nil
+	c.own = func(err error) {
+		o := budget.OutcomeOf(err)
+		o.User = c.User
+		d.permit.End(time.Now(), o)
 	}
-	return c.Calls.Start(ctx, retry)
+	return c
 }
 
-func (c *calls) own(retry mulligan.RetryToken) budget.Permit {
+func (c *calls) in(ctx context.Context) context.Context { return mulligan.WithDownstream(ctx, c) }
+
+// Start lets the first attempt of a call have the handler's own permit, if no
+// other has it; every other takes one of its own. The permit of one that succeeds
+// is the handler's again: what it does then it does with it, and how that ends is
+// told at its end. While retries that are due wait for a token, a call does not:
+// they come first, and the slot is needed.
+func (c *calls) Start(ctx context.Context, a mulligan.CallStart) (end func(err error), err error) {
+	permit := c.take(a)
+	if l := c.d.lane; permit == nil && l != nil {
+		if a.After != nil && l.short.Load() {
+			return nil, fmt.Errorf("downstream %s: %w", l.downstream, errNoToken)
+		}
+		if permit, err = c.Calls.Start(ctx, a); err != nil {
+			return nil, fmt.Errorf("downstream %s: %w", l.downstream, err)
+		}
+	}
+	if permit == nil {
+		permit = func(error) {} // in a rehearsal
+	}
+	return func(err error) {
+		if err != nil || !c.keep(permit) {
+			permit(err)
+		}
+	}, nil
+}
+
+func (c *calls) take(a mulligan.CallStart) (own func(err error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if retry != nil {
-		return budget.Permit{}
+	if a.After == nil {
+		own, c.own = c.own, nil
 	}
-	own := c.permit
-	c.permit = budget.Permit{}
 	return own
 }
 
-// Rules says what repeating a call of the job would do.
-func (c *calls) Rules() (a mulligan.Ended, deadline time.Time) {
-	stepped, _ := c.steps.used()
-	return mulligan.Ended{Effect: c.d.effect, NoKey: c.d.noKey, Stepped: stepped}, c.d.deadline
+func (c *calls) keep(end func(err error)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own != nil || c.over {
+		return false
+	}
+	c.own, c.worked = end, true
+	return true
 }
 
-// Ask asks for a retry of a call that is due now: the task first, since it can be
-// given back, then the user. A retry that is granted is shown like any other.
-func (c *calls) Ask(ctx context.Context, after error, latest time.Time) (at time.Time, back func(), err error) {
-	at, back = time.Now(), func() {}
+// finish ends the handler's own permit with its error and says what its calls
+// did. What goes on without the handler has no permit of it.
+func (c *calls) finish(err error) called {
+	c.mu.Lock()
+	own, did := c.own, c.called
+	c.own, c.over = nil, true
+	if c.waiting > 0 {
+		did.waited += time.Since(c.since)
+	}
+	if c.worked && mulligan.MeaningOf(err).Called { // what failed was told, and not with this permit
+		err = nil
+	}
+	c.mu.Unlock()
+	if own != nil {
+		own(err)
+	}
+	return did
+}
+
+// Rules says what repeating a call of the job would do, and what it has left.
+func (c *calls) Rules() (a mulligan.Ended, left time.Duration, deadline time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	left = c.total
+	if !c.over {
+		left -= time.Since(c.started) - c.waited
+	}
+	return mulligan.Ended{Number: c.d.tries, Effect: c.d.effect, NoKey: c.d.noKey, Stepped: c.steps.safe()}, left, c.d.deadline
+}
+
+// shortest is how long a call may wait in any case: no budget answers at once.
+const shortest = 100 * time.Millisecond
+
+// Wait bounds the waiting for budgets in the handler to what a nak could wait
+// for: its slot is needed, and the queue waits better.
+func (c *calls) Wait(ctx context.Context) (patient context.Context, done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting++; c.waiting == 1 {
+		c.since = time.Now()
+	}
+	patient, cancel := context.WithTimeout(ctx, max(mulligan.MaxNak-c.waited, shortest))
+	return patient, func() {
+		cancel()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.waiting--; c.waiting == 0 {
+			c.waited += time.Since(c.since)
+		}
+	}
+}
+
+// Tried notes how an attempt of a call ended.
+func (c *calls) Tried(err error, again, cut bool) {
+	m := mulligan.MeaningOf(err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun = c.begun || err == nil || m.LeavesDoubt()
+	if until := time.Now().Add(m.Hint); m.Throttled && until.After(c.until) {
+		c.until = until
+	}
+	switch {
+	case !cut:
+		c.ran++
+		if err != nil {
+			c.failed++
+		}
+	case again:
+		c.again--
+	}
+}
+
+// Retry asks for a retry of a call that is due now: of the job's attempts first,
+// then of its task, since they can be given back, then a place of the user. One
+// that has no place soon waits in the queue. A retry that is granted is shown like
+// any other.
+func (c *calls) Retry(ctx context.Context, after error) (denied mulligan.Reason, err error) {
+	if !c.more() {
+		return mulligan.AttemptsExhausted, nil
+	}
+	defer func() {
+		if denied != "" || err != nil {
+			c.less()
+		}
+	}()
 	if c.w == nil {
-		return at, back, nil
+		c.steps.again()
+		return "", ctx.Err()
 	}
 	asked := &askOnce{w: c.w, k: c.k, d: c.d}
 	if err := asked.takeTask(ctx, verdict{}); err != nil {
-		return at, back, err
+		return "", err
 	}
 	if asked.noTask {
-		return at, back, &mulligan.DeniedError{Reason: mulligan.TaskBudget}
+		return mulligan.TaskBudget, nil
 	}
-	back = func() {
-		ctx, cancel := afterwards(ctx)
+	at, err := c.place(ctx)
+	if err != nil {
+		late, cancel := afterwards(ctx)
 		defer cancel()
-		asked.settle(ctx, verdict{Verb: drop})
+		asked.settle(late, verdict{Verb: drop})
+		return "", err
 	}
-	if c.d.hasUser {
-		place, err := c.w.users.Take(ctx, c.d.env.User, at, sooner(latest, c.d.deadline))
-		if err == nil && place.Denied {
-			err = &mulligan.DeniedError{Reason: mulligan.UserBudget}
-		}
-		if err != nil {
-			back()
-			return at, back, err
-		}
-		at = place.At
-	}
-	c.show(after, time.Until(at))
-	return at, back, nil
+	c.steps.again()
+	c.show(after, time.Since(at))
+	return "", nil
 }
 
-// show tells of a retry inside the handler. Its number is not known: the attempt
-// is the handler's.
+func (c *calls) more() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.again >= c.retries {
+		return false
+	}
+	c.again++
+	return true
+}
+
+func (c *calls) less() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.again--
+}
+
+// place waits for the user's next place, if there is one before ctx ends, and
+// says when it began to.
+func (c *calls) place(ctx context.Context) (began time.Time, err error) {
+	began = time.Now()
+	if !c.d.hasUser {
+		return began, ctx.Err()
+	}
+	until, ok := ctx.Deadline()
+	if !ok || c.d.deadline.Before(until) {
+		until = c.d.deadline
+	}
+	place, err := c.w.users.Take(ctx, c.d.env.User, began, until)
+	switch {
+	case err != nil:
+		return began, err
+	case place.Denied:
+		return began, errNoPlace
+	}
+	return began, pause.For(ctx, time.Until(place.At))
+}
+
+// show tells of a retry inside the handler, which waited for its user. Its number
+// is not known: the attempt is the handler's.
 func (c *calls) show(after error, delay time.Duration) {
 	kind, what, text := c.d.env.Kind, mulligan.ErrorType(after), mulligan.ErrorText(after)
 	c.w.Metrics.Retry(kind, what, retry)
 	c.d.line(c.w.Log.Info(), what, delay).Str("verb", string(retry)).Str("error", text).Msg(mulligan.EventRetry)
 	c.w.tell(c.d, mulligan.Event{Event: mulligan.EventRetry, Attempt: c.d.tries, Verb: retry, Delay: delay, ErrorType: what, Error: text})
-}
-
-func sooner(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }

@@ -132,9 +132,10 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	d.tell(rec, e.started)
 	defer d.expect(limit)()
 	var result []byte
-	result, e.err = w.call(w.calling(ctx, k, d, steps), k.handler, &job, limit)
-	e.took = time.Since(e.started)
-	d.permit.End(time.Now(), d.outcome(ctx, e.err, limit < k.Policy.Timeout/2))
+	calls := w.calling(k, d, steps, rec)
+	result, e.err = w.call(calls.in(ctx), k.handler, &job, limit)
+	e.called = calls.finish(d.told(ctx, e.err, limit < k.Policy.Timeout/2))
+	e.took = time.Since(e.started) - e.waited
 	d.lane.notice(time.Now())
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
@@ -213,7 +214,7 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) verdict {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
-	asked := askOnce{w: w, k: k, d: d, after: budget.OutcomeOf(e.err).Result}
+	asked := askOnce{w: w, k: k, d: d, throttled: mulligan.MeaningOf(e.err).Throttled}
 	var v verdict
 	attempts := 0
 	err := w.ledger.Update(ctx, "fail", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
@@ -252,8 +253,8 @@ func (w *Worker) unrecorded(ctx context.Context, d *delivery, err error) verdict
 // stands, and where the effect may have happened and must not happen twice, it is
 // a failed attempt like any other.
 func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verdict, ok bool) {
-	if !interruption(e.err) {
-		return v, false
+	if e.failed > 0 || mulligan.MeaningOf(e.err).Deliberate() {
+		return v, false // attempts of a call that had failed by themselves are the job's
 	}
 	ok, v = true, verdict{Verb: nak}
 	if d.again || d.effect != mulligan.Pure {
@@ -265,7 +266,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 			case call.behind(r):
 				v = call.standBack(r)
 				return false
-			case d.effect == mulligan.Keyed && !d.marks() && r.FirstCall.IsZero() && !mulligan.DidNotStart(e.err) && !r.Ended():
+			case d.effect == mulligan.Keyed && !d.marks() && r.FirstCall.IsZero() && !e.notStarted() && !r.Ended():
 				begin(r, d.facts)
 				r.FirstCall = e.started // the key is with the downstream
 				if own := r.Open(); own != nil && own.Delivery == d.start {
@@ -275,7 +276,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 			case r.Open() == nil || r.Start.Delivery != d.start:
 				return false
 			}
-			if ok = !d.marks() || !d.noKey && (mulligan.DidNotStart(e.err) || e.stepped && r.OpenStep() == nil); ok {
+			if ok = !d.marks() || !d.noKey && (e.notStarted() || e.stepped && r.OpenStep() == nil); ok {
 				r.Starts--
 				if d.marks() {
 					r.Starts = 0 // any recorded end clears them

@@ -145,15 +145,15 @@ func (d *delivery) expect(limit time.Duration) (stop func()) {
 	return func() { t.Stop() }
 }
 
-// outcome is how the call of d ended for its downstream. A call that was given
-// less time than the policy gives one tells nothing by running out of it.
-func (d *delivery) outcome(ctx context.Context, err error, cut bool) budget.Outcome {
-	o := budget.OutcomeOf(err)
-	if o.Result == budget.TimedOut && cut || ctx.Err() != nil && interruption(err) {
-		o = budget.Outcome{}
+// told is what the downstream learns of the call of d. One that was given less
+// time than the policy gives one tells nothing by running out of it, and neither
+// does one that the shutdown cut.
+func (d *delivery) told(ctx context.Context, err error, cut bool) error {
+	cut = cut && mulligan.ErrorType(err) == "timeout" || ctx.Err() != nil
+	if err != nil && cut && !mulligan.MeaningOf(err).Deliberate() {
+		return context.Canceled
 	}
-	o.User = d.env.User
-	return o
+	return err
 }
 
 // notice logs how the breaker stands, when that has changed.

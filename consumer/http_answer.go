@@ -70,7 +70,7 @@ func httpMeaning(status int, h http.Header, body []byte, now time.Time) error {
 	case httpUnusable:
 		return mulligan.Unusable(err)
 	case httpCredential:
-		return mulligan.RefusedCredential(err)
+		return mulligan.RefusedCredential(httpAfter(hint, err))
 	}
 	return mulligan.Permanent(err)
 }

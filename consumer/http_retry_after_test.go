@@ -120,3 +120,12 @@ func FuzzRetryAfter(f *testing.F) {
 		}
 	})
 }
+
+func TestHTTPARefusedCredentialKeepsItsRetryAfter(t *testing.T) {
+	for _, status := range []int{http.StatusUnauthorized, http.StatusProxyAuthRequired} {
+		m := mulligan.MeaningOf(httpMeaning(status, http.Header{"Retry-After": {"300"}}, nil, time.Now()))
+		if !m.Refused || m.Hint != 5*time.Minute {
+			t.Errorf("%d with a Retry-After of 300s means %+v", status, m)
+		}
+	}
+}

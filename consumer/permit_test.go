@@ -22,6 +22,10 @@ func TestTheFirstCallOfAHandlerTakesOverItsJobsPermit(t *testing.T) {
 			return nil
 		}
 	}
+	policy, err := mulligan.DurablePolicy().Normal()
+	if err != nil {
+		t.Fatal(err)
+	}
 	do := func(ctx context.Context, fn func(context.Context) error) error { return mulligan.Policy{}.Do(ctx, fn) }
 	for _, tt := range []struct {
 		name    string
@@ -31,13 +35,16 @@ func TestTheFirstCallOfAHandlerTakesOverItsJobsPermit(t *testing.T) {
 	}{
 		{"a handler without a call ends with its own error", func(context.Context, *budget.Downstream) error { return nil }, nil, 5.1},
 		{"a call ends the job's permit with its own", func(ctx context.Context, _ *budget.Downstream) error { return do(ctx, flaky(0)) }, nil, 5.1},
-		{"a handler that fails behind its call says nothing more", func(ctx context.Context, _ *budget.Downstream) error {
+		{"a handler that fails behind its call is a failure", func(ctx context.Context, _ *budget.Downstream) error {
 			return errors.Join(do(ctx, flaky(0)), errFlaky)
+		}, errFlaky, 5},
+		{"a call that fails behind one that succeeds leaves that a success", func(ctx context.Context, _ *budget.Downstream) error {
+			return errors.Join(do(ctx, flaky(0)), do(mulligan.WithDownstream(ctx, budget.Calls{}), flaky(9)))
 		}, errFlaky, 5.1},
 		{"a retry takes a permit and a token of its own", func(ctx context.Context, _ *budget.Downstream) error { return do(ctx, flaky(1)) }, nil, 5},
-		{"a second call takes its own permit", func(ctx context.Context, _ *budget.Downstream) error {
+		{"one call behind the other has the same permit", func(ctx context.Context, _ *budget.Downstream) error {
 			return errors.Join(do(ctx, flaky(0)), do(ctx, flaky(0)))
-		}, nil, 5.2},
+		}, nil, 5.1},
 		{"a call within a call has the permit too", func(ctx context.Context, _ *budget.Downstream) error {
 			return do(ctx, func(ctx context.Context) error { return do(ctx, flaky(0)) })
 		}, nil, 5.1},
@@ -63,9 +70,9 @@ func TestTheFirstCallOfAHandlerTakesOverItsJobsPermit(t *testing.T) {
 						t.Fatal(w)
 					}
 				}
-				c := &calls{Calls: budget.Calls{Downstream: d}, d: &delivery{}, steps: &steps{}}
 				permit, w := d.Start(time.Now(), nil)
-				c.permit = permit
+				c := new(Worker).calling(handled{Kind: mulligan.Kind{Policy: policy}}, &delivery{lane: &lane{calls: d}, permit: permit, facts: facts{deadline: time.Now().Add(time.Hour)}}, &steps{}, &mulligan.Record{})
+				c.w = nil
 				if w.Why != "" {
 					t.Fatal(w)
 				}
@@ -76,7 +83,7 @@ func TestTheFirstCallOfAHandlerTakesOverItsJobsPermit(t *testing.T) {
 						if p := recover(); p != nil {
 							err = mulligan.Typed("panic", fmt.Errorf("panic: %v", p))
 						}
-						permit.EndOf("")(err)
+						c.finish(err)
 					}()
 					err = tt.handler(ctx, d)
 				}()
@@ -92,31 +99,37 @@ func TestTheFirstCallOfAHandlerTakesOverItsJobsPermit(t *testing.T) {
 }
 
 func TestTheRecordCountsWhatACallTried(t *testing.T) {
-	called := func(n int, why mulligan.Reason, err error) error {
-		return &mulligan.CallError{Reason: why, Attempts: n, Err: err}
+	failed := func(n int, why mulligan.Reason, err error) error {
+		return &mulligan.CallError{Reason: why, Attempts: n, NotStarted: n == 0, Err: err}
 	}
-	later := func(n int, err error) error { return mulligan.Later(called(n, mulligan.TimeExhausted, err)) }
+	did := func(n int) called { return called{ran: n, failed: n, again: n - 1} }
+	later := func(n int, err error) error { return mulligan.Later(failed(n, mulligan.TimeExhausted, err)) }
 	for _, tt := range []struct {
 		name           string
 		err            error
+		ran            called
 		verb           mulligan.Verb
 		attempts       int           // of one before
 		number, tries  int           // of the entry
 		spent          time.Duration // without the delay
 		callMayHaveRun bool
 	}{
-		{"a failure is one attempt", errFlaky, park, 2, 2, 0, time.Second, true},
-		{"a call that goes on later counts its attempts", later(2, errFlaky), park, 3, 3, 2, time.Second, true},
-		{"a call that was never made is one attempt of the handler", mulligan.Later(&mulligan.CallError{Reason: mulligan.Expired, NotStarted: true}), park, 2, 2, 0, time.Second, false},
-		{"attempts of the call are the job's last ones", later(3, errFlaky), spend, 4, 4, 3, time.Second, true},
-		{"a call's failure ends the job with its attempts", called(2, mulligan.AttemptsExhausted, errFlaky), spend, 3, 3, 2, time.Second, true},
-		{"a snooze costs nothing", called(1, mulligan.Snoozed, mulligan.Snooze(time.Minute)), deferred, 1, 1, 0, 100 * time.Millisecond, false},
-		{"a snooze costs the attempts before it", called(3, mulligan.Snoozed, mulligan.Snooze(time.Minute)), deferred, 3, 3, 3, time.Second, true},
+		{"a failure is one attempt", errFlaky, called{}, park, 2, 2, 0, time.Second, true},
+		{"a call that goes on later counts its attempts", later(2, errFlaky), did(2), park, 3, 3, 2, time.Second, true},
+		{"a call that was never made is one attempt of the handler", mulligan.Later(&mulligan.CallError{Reason: mulligan.Expired, NotStarted: true}), called{}, park, 2, 2, 0, time.Second, false},
+		{"attempts of the call are the job's last ones", later(3, errFlaky), did(3), spend, 4, 4, 3, time.Second, true},
+		{"a call's failure ends the job with its attempts", failed(2, mulligan.AttemptsExhausted, errFlaky), did(2), spend, 3, 3, 2, time.Second, true},
+		{"a snooze costs nothing", failed(1, mulligan.Snoozed, mulligan.Snooze(time.Minute)), did(1), deferred, 1, 1, 0, 100 * time.Millisecond, false},
+		{"a snooze costs the attempts before it", failed(3, mulligan.Snoozed, mulligan.Snooze(time.Minute)), did(3), deferred, 3, 3, 3, time.Second, true},
+		{"attempts count whatever the handler makes of them", errFlaky, did(2), park, 3, 3, 2, time.Second, true},
+		{"and however many calls they were of", errors.Join(failed(2, mulligan.Cancelled, errFlaky), failed(2, mulligan.Cancelled, errFlaky)), called{ran: 4, failed: 4, again: 2}, spend, 4, 4, 3, time.Second, true},
+		{"a handler whose call waited in vain costs nothing", failed(0, mulligan.Held, nil), called{}, deferred, 1, 1, 0, 100 * time.Millisecond, false},
+		{"a call that waited in vain behind one that ran is an attempt", failed(0, mulligan.Held, nil), did(1), park, 2, 2, 0, time.Second, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := message()
 			f.effect = mulligan.Keyed
-			e := ending{facts: f, run: "r1", started: noon, took: 900 * time.Millisecond, err: tt.err, chance: mulligan.Chance{U: 0.5, V: 0.5}}
+			e := ending{facts: f, run: "r1", started: noon, took: 900 * time.Millisecond, err: tt.err, called: tt.ran, chance: mulligan.Chance{U: 0.5, V: 0.5}}
 			r := &mulligan.Record{State: mulligan.Live, Payload: f.payload, Attempts: 1, Spent: 100 * time.Millisecond}
 			ask := func(verdict) (mulligan.Grant, error) { return mulligan.Grant{Now: noon, Deadline: f.deadline}, nil }
 			v, _, err := fail(r, e, ask)

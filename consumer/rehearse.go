@@ -22,8 +22,8 @@ type Rehearsal struct {
 	Result    []byte
 	Err       error
 	ErrorType string
-	// Tries is how many attempts this was: those of a call by [mulligan.Policy.Do]
-	// that failed, else one.
+	// Tries is how many attempts this was: one, but none if it is deferred, and one
+	// more for each retry by [mulligan.Policy.Do].
 	Tries int
 	// Steps has the steps of a keyed or once job. Set it as the next attempt's
 	// [mulligan.Job.Steps], so that what is done is not repeated.
@@ -57,11 +57,20 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 	if job.Steps = nil; k.Effect != mulligan.Pure {
 		job.Steps = kept
 	}
-	started := time.Now()
-	calls := &calls{d: &delivery{facts: facts{effect: k.Effect, deadline: time.Now().Add(mulligan.DefaultDeadline)}}, steps: &kept.steps}
-	result, err := new(Worker).call(calls.in(ctx), h, &job, k.Policy.Timeout)
-	e := ending{facts: facts{effect: k.Effect}, took: time.Since(started)}
+	calls := &calls{
+		d: &delivery{facts: facts{effect: k.Effect, deadline: time.Now().Add(mulligan.DefaultDeadline)}}, steps: &kept.steps,
+		started: time.Now(), retries: k.Policy.Attempts - job.Attempt, total: k.Policy.Total,
+	}
+	e := ending{facts: facts{effect: k.Effect}, started: calls.started}
+	var result []byte
+	result, e.err = new(Worker).call(calls.in(ctx), h, &job, k.Policy.Timeout)
+	e.called = calls.finish(e.err)
+	e.took = time.Since(e.started) - e.waited
 	e.stepped, _ = kept.used()
-	v := k.Policy.Judge(e.attempt(&kept.rec, job.Attempt+mulligan.Tries(err)-1), err, mulligan.Chance{U: 0.5, V: 0.5})
-	return Rehearsal{Verb: string(v.Verb), Reason: v.Reason, Delay: v.Delay, Changed: v.Changed, Result: result, Err: err, ErrorType: v.ErrorType, Tries: mulligan.Tries(err), Steps: job.Steps}, nil
+	v := k.Policy.Judge(e.attempt(&kept.rec, job.Attempt+e.tries()-1), e.err, mulligan.Chance{U: 0.5, V: 0.5})
+	tries := e.tries()
+	if v.Verb == deferred {
+		tries--
+	}
+	return Rehearsal{Verb: string(v.Verb), Reason: v.Reason, Delay: v.Delay, Changed: v.Changed, Result: result, Err: e.err, ErrorType: v.ErrorType, Tries: tries, Steps: job.Steps}, nil
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
-	"github.com/mulligan-queue/mulligan/budget"
 )
 
 // ending is a handler call that has ended.
@@ -19,7 +18,11 @@ type ending struct {
 	took    time.Duration
 	err     error
 	chance  mulligan.Chance
+	called  // within it
 }
+
+// notStarted reports that the effect certainly did not happen.
+func (e ending) notStarted() bool { return !e.begun && mulligan.MeaningOf(e.err).NotStarted }
 
 // asker asks the budgets for a retry that the rules would make.
 type asker func(v verdict) (mulligan.Grant, error)
@@ -44,8 +47,8 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	begin(r, e.facts)
 	number := e.ends(r)
 	v = e.policy.Judge(e.attempt(r, number), e.err, e.chance)
-	planned, tries := v.Verb == retry, mulligan.Tries(e.err)
-	if r.FirstCall.IsZero() && e.effect != mulligan.Pure && !mulligan.DidNotStart(e.err) && (v.Reason != mulligan.Snoozed || tries > 1) {
+	planned, tries := v.Verb == retry, e.tries()
+	if r.FirstCall.IsZero() && e.effect != mulligan.Pure && !e.notStarted() && (v.Reason != mulligan.Snoozed || tries > 1) {
 		r.FirstCall = e.started
 	}
 	if v.Verb == deferred { // a snooze is not an attempt; those before it in the same call are
@@ -103,7 +106,7 @@ func (e ending) ends(r *mulligan.Record) (number int) {
 	if !e.marks() || r.Start != nil && r.Start.Delivery == e.start {
 		r.Starts = 0
 	}
-	more := mulligan.Tries(e.err) - 1
+	more := e.tries() - 1
 	noted := r.Noted(unended(e.start))
 	if noted == nil {
 		return r.Attempts + 1 + more
@@ -115,7 +118,11 @@ func (e ending) ends(r *mulligan.Record) (number int) {
 
 // attempt is the call as the rules see it.
 func (e ending) attempt(r *mulligan.Record, number int) mulligan.Ended {
-	a := mulligan.Ended{Number: number, Spent: r.Spent + e.took, Effect: e.effect, NoKey: e.noKey, Stepped: e.stepped, Tried: tried(r)}
+	a := mulligan.Ended{Number: number, Spent: r.Spent + e.took, Effect: e.effect, NoKey: e.noKey, Stepped: e.stepped, Tried: tried(r),
+		Begun: e.begun, Uncalled: e.ran == 0, Hint: max(e.until.Sub(e.started.Add(e.took+e.waited)), 0)}
+	if last := r.Last(); last.Verb == deferred && (last.Reason == mulligan.Credential || last.Reason == mulligan.Held) {
+		a.Deferred = max(last.Times, 1)
+	}
 	if s := r.OpenStep(); s != nil {
 		a.OpenStep = s.Name
 	}
@@ -161,9 +168,9 @@ func (e ending) entry(r *mulligan.Record, v verdict) mulligan.Attempt {
 	a := mulligan.Attempt{Number: r.Attempts, Run: e.run, At: e.started, Took: e.took, Reason: v.Reason, Delay: v.Delay}
 	if v.Verb != ack {
 		a.Verb, a.ErrorType, a.Error = v.Verb, v.ErrorType, v.Error
-		a.NotStarted, a.Throttled = mulligan.DidNotStart(e.err), budget.OutcomeOf(e.err).Result == budget.Throttled
+		a.NotStarted, a.Throttled = e.notStarted(), mulligan.MeaningOf(e.err).Throttled
 	}
-	if tries := mulligan.Tries(e.err); tries > 1 {
+	if tries := e.tries(); tries > 1 {
 		a.Tries = tries
 	}
 	if v.Changed != nil {

@@ -24,6 +24,7 @@ type steps struct {
 	mu    sync.Mutex
 	runs  map[string]string // of the steps that this attempt began
 	ended map[string]bool   // those whose end it recorded
+	open  map[string]bool   // those that it began and whose end it did not record
 	any   bool              // the attempt uses steps
 	lost  bool              // another delivery of the message has taken over
 }
@@ -53,7 +54,7 @@ func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result,
 	s.any = true
 	s.lost = s.lost || refused == errSuperseded
 	if err == nil && refused == nil && known == nil {
-		s.runs[name] = run
+		s.runs[name], s.open[name] = run, true
 	}
 	if err == nil {
 		err = refused
@@ -110,6 +111,7 @@ func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mu
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.ended[name] = true
+		delete(s.open, name)
 	}
 	return stands, err
 }
@@ -117,7 +119,7 @@ func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mu
 // Fail lets a step begin anew whose effect certainly did not happen, if it was
 // this attempt that began it.
 func (s *steps) Fail(ctx context.Context, name string, cause error) error {
-	if s.effect != mulligan.Once || !mulligan.DidNotStart(cause) {
+	if s.effect != mulligan.Once || !mulligan.MeaningOf(cause).NotStarted {
 		return cause
 	}
 	s.mu.Lock()
@@ -134,7 +136,26 @@ func (s *steps) Fail(ctx context.Context, name string, cause error) error {
 	if err != nil { // the step stays begun, and the job is in doubt
 		return fmt.Errorf("%w (and %w)", cause, err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, name)
 	return cause
+}
+
+// again says that a part of the attempt runs again: what it has done of its steps
+// is not done twice by that.
+func (s *steps) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.ended)
+}
+
+// safe reports whether all that must not happen twice is in steps, and none is
+// open: whether what runs just now may be repeated.
+func (s *steps) safe() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.any && len(s.open) == 0
 }
 
 // used reports whether the attempt used steps, and whether another delivery of
@@ -149,7 +170,7 @@ func (s *steps) used() (stepped, lost bool) {
 // steps of a delivery's job are kept also when the attempt's time is over: what
 // has happened must be recorded.
 func (w *Worker) steps(d *delivery, limit int) *steps {
-	s := &steps{effect: d.effect, limit: limit, runs: map[string]string{}, ended: map[string]bool{}}
+	s := &steps{effect: d.effect, limit: limit, runs: map[string]string{}, ended: map[string]bool{}, open: map[string]bool{}}
 	s.owns = func(r *mulligan.Record) bool {
 		return r.State == mulligan.Live && r.Open() != nil && r.Start.Delivery == d.start
 	}
@@ -184,7 +205,7 @@ type rehearsed struct {
 
 func rehearse(k mulligan.Kind) *rehearsed {
 	r := &rehearsed{}
-	r.effect, r.limit, r.runs = k.Effect, k.MaxResult, map[string]string{}
+	r.effect, r.limit, r.runs, r.open = k.Effect, k.MaxResult, map[string]string{}, map[string]bool{}
 	r.rec.Start = &mulligan.Start{}
 	r.owns = func(*mulligan.Record) bool { return true }
 	r.update = func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {

@@ -173,6 +173,9 @@ func notes(a api.AttemptView) string {
 	if a.Tries > 1 {
 		all = append(all, fmt.Sprintf("%d attempts in one call", a.Tries))
 	}
+	if a.Times > 1 {
+		all = append(all, fmt.Sprintf("%d times in a row", a.Times))
+	}
 	if a.NotStarted {
 		all = append(all, "no effect for certain")
 	}

@@ -43,9 +43,11 @@ type AttemptView struct {
 	Verb         mulligan.Verb   `json:"verb,omitempty"`
 	Reason       mulligan.Reason `json:"reason,omitempty"`
 	DelaySeconds float64         `json:"delay_seconds,omitempty"`
-	// Tries is how many attempts it stands for, if more than one: those of a call
-	// inside the handler.
+	// Tries is how many attempts it stands for, if more than one: with those that
+	// calls inside the handler repeated.
 	Tries int `json:"tries,omitempty"`
+	// Times is how many deferrals in a row it stands for, if more than one.
+	Times int `json:"times,omitempty"`
 	// NotStarted: its effect certainly did not happen.
 	NotStarted bool `json:"not_started,omitempty"`
 	// Change is how the payload of the next attempt differs, as a JSON merge
@@ -114,7 +116,7 @@ func viewHistory(history []mulligan.Attempt) (views []AttemptView) {
 	for _, a := range history {
 		views = append(views, AttemptView{
 			Number: a.Number, At: a.At, TookSeconds: a.Took.Seconds(), ErrorType: a.ErrorType, Error: a.Error,
-			Verb: a.Verb, Reason: a.Reason, DelaySeconds: a.Delay.Seconds(), Tries: a.Tries, NotStarted: a.NotStarted, Change: a.Change,
+			Verb: a.Verb, Reason: a.Reason, DelaySeconds: a.Delay.Seconds(), Tries: a.Tries, Times: a.Times, NotStarted: a.NotStarted, Change: a.Change,
 		})
 	}
 	return views
