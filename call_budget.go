@@ -94,12 +94,10 @@ func (c *calling) start(ctx context.Context) (end func(err error), failed *CallE
 		return end, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, c.failed(Cancelled, err)
-	case c.job != nil || patient.Err() == nil:
-		return nil, c.failed(Held, err)
-	case ctx.Err() != nil:
+	case c.job == nil && ctx.Err() != nil:
 		return nil, c.failed(Expired, err)
 	}
-	return nil, c.failed(TimeExhausted, err)
+	return nil, c.failed(Held, err)
 }
 
 // wait bounds the waiting for budgets: what a call waits is in a handler the

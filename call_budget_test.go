@@ -133,7 +133,7 @@ func TestACallTakesAllThatItNeedsOrNothing(t *testing.T) {
 		{"in a handler it waits in vain also where its deadline is sooner", &books{blocks: "first"}, within(time.Second), nil, []string{"first"}, mulligan.Held, time.Second},
 		{"a retry that may not start gives back what it took", &books{blocks: "job"}, nil, times(9, errFlaky),
 			[]string{"first", "ended error", "retry", "job", "not made"}, mulligan.Held, 0},
-		{"elsewhere it waits for as long as its total time", &books{blocks: "first", nobodys: true}, nil, nil, []string{"first"}, mulligan.TimeExhausted, 10 * time.Second},
+		{"elsewhere it waits for as long as its total time", &books{blocks: "first", nobodys: true}, nil, nil, []string{"first"}, mulligan.Held, 10 * time.Second},
 		{"a permanent failure asks for nothing", &books{}, nil, times(9, mulligan.Permanent(errFlaky)), []string{"first", "ended error"}, mulligan.PermanentFailure, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestWaitingIsNotOfACallsTotalTime(t *testing.T) {
 		ctx := mulligan.WithDownstream(t.Context(), downstreamBooks{&books{slow: 3 * time.Second}})
 		s := &script{fails: times(9, errFlaky)}
 		var failed *mulligan.CallError
-		if err := (mulligan.Policy{}).Do(ctx, s.do); !errors.As(err, &failed) || failed.Reason != mulligan.TimeExhausted || len(s.runs) != 3 || failed.Spent > time.Second {
+		if err := (mulligan.Policy{}).Do(ctx, s.do); !errors.As(err, &failed) || failed.Reason != mulligan.Held || len(s.runs) != 3 || failed.Spent > time.Second {
 			t.Errorf("it waited for as long as its total time, then: %v, spent %v", err, failed.Spent)
 		}
 		s = &script{fails: times(2, errFlaky)}

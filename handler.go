@@ -7,8 +7,8 @@ import (
 )
 
 // A Handler does a job. It speaks by error: nil is done, see [Permanent],
-// [After], [Changed], [Unusable], [Snooze], [NotStarted] and, around a call by
-// [Policy.Do], [Later]; any other error is transient and retried within the
+// [After], [Changed], [Unusable], [Snooze], [NotStarted], [RefusedCredential],
+// [ErrInDoubt] and, around a call by [Policy.Do], [Later]; any other error is transient and retried within the
 // policy. A panic is a failed attempt.
 //
 // ctx ends with the attempt's timeout and when a worker that shuts down has

@@ -1,6 +1,7 @@
 package mulligan
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -108,7 +109,10 @@ func (p Policy) Judge(a Ended, err error, c Chance) Verdict {
 	if m.Throttled {
 		v.Delay = p.ThrottledDelay(a.Number, m.Hint, c.U, c.V)
 	}
-	if v.Delay >= p.Total-a.Spent {
+	if left := p.Total - a.Spent; v.Delay >= left {
+		if m.Hint >= left {
+			v.Error = ErrorText(fmt.Errorf("%w; it asked to wait %v, and the policy's total leaves %v", err, m.Hint, max(left, 0).Round(time.Millisecond)))
+		}
 		return v.spent(TimeExhausted)
 	}
 	return v

@@ -136,6 +136,20 @@ func longer(d, at time.Duration) time.Duration {
 	return d + time.Duration((x^x>>31)%uint64(d+1))
 }
 
+// spared is for what the breaker is closed only because it is one user's calls.
+func (b *breaker) spared(at time.Duration) Cause {
+	b.window.roll(int64(at / bucketSpan))
+	switch {
+	case b.phase != PhaseClosed:
+		return ""
+	case at < b.refusals.until:
+		return CredentialRefused
+	case b.window.sum.all.fails(tripCalls):
+		return BreakerOpen
+	}
+	return ""
+}
+
 // shown is the phase for people: a refused credential is one of its own until
 // a probe was not refused.
 func (b *breaker) shown() Phase {

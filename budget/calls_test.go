@@ -55,7 +55,7 @@ func TestCallsInAProcessEarnAndSpendAsJobsDo(t *testing.T) {
 			t.Errorf("without a token: %v", err)
 		}
 		tokens(0.1)
-		if err := (mulligan.Policy{}).Do(ctx, fail(9)); !errors.As(err, &failed) || failed.Reason != mulligan.TimeExhausted || failed.Attempts != 1 {
+		if err := (mulligan.Policy{}).Do(ctx, fail(9)); !errors.As(err, &failed) || failed.Reason != mulligan.Held || failed.Attempts != 1 {
 			t.Errorf("without a token and a deadline: %v", err)
 		}
 	})

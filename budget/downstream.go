@@ -174,6 +174,7 @@ func (d *Downstream) State(now time.Time) State {
 	if d.at < d.gate {
 		s.GateUntil = d.time(d.gate)
 	}
+	s.OneUser = d.breaker.spared(d.at)
 	return s
 }
 

@@ -27,7 +27,7 @@ func ExampleNewDownstream() {
 	_, err = budget.NewDownstream(budget.Limits{Floor: -1}, noon)
 	fmt.Println(err)
 	// Output:
-	// {Breaker:closed Limit:16 InFlight:0 Tokens:10 GateUntil:0001-01-01 00:00:00 +0000 UTC}
+	// {Breaker:closed Limit:16 InFlight:0 Tokens:10 GateUntil:0001-01-01 00:00:00 +0000 UTC OneUser:}
 	// downstream floor of -1 retries per second is not between 0.001 and 1e+06
 }
 

@@ -102,6 +102,9 @@ type State struct {
 	InFlight  int       // calls begun and not ended; may be over a limit that fell
 	Tokens    float64   // retries saved
 	GateUntil time.Time // zero if the downstream did not ask to wait
+	// OneUser is for what the downstream would be held if that did not hold for
+	// one user's calls alone: BreakerOpen or CredentialRefused; empty for nothing.
+	OneUser Cause
 }
 
 // OutcomeOf returns how a call ended for its downstream, given what the handler

@@ -57,3 +57,32 @@ func TestOneUsersAnswersHoldNobody(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) { newPlay(t, Limits{}).run(tt.script) })
 	}
 }
+
+func TestWhatIsOnlyOneUsersIsSaid(t *testing.T) {
+	now := instant(0)
+	d, err := NewDownstream(Limits{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(o Outcome) {
+		p, _ := d.Start(now, nil)
+		p.End(now, o)
+	}
+	said := func(want Cause) {
+		t.Helper()
+		if s := d.State(now); s.OneUser != want || s.Breaker != PhaseClosed {
+			t.Errorf("it stands at %+v, want it closed, and of one user %q", s, want)
+		}
+	}
+	said("")
+	call(Outcome{Result: RefusedCredential, User: "eve"})
+	said(CredentialRefused)
+	now = now.Add(windowSpan)
+	said("")
+	for range 30 {
+		call(Outcome{Result: Failed, User: "eve"})
+	}
+	said(BreakerOpen)
+	now = now.Add(windowSpan + bucketSpan)
+	said("")
+}

@@ -136,7 +136,7 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	result, e.err = w.call(calls.in(ctx), k.handler, &job, limit)
 	e.called = calls.finish(d.told(ctx, e.err, limit < k.Policy.Timeout/2))
 	e.took = time.Since(e.started) - e.waited
-	d.lane.notice(time.Now())
+	d.lane.notice(time.Now(), mulligan.ErrorType(e.err))
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
 		return verdict{Verb: drop}

@@ -85,7 +85,7 @@ func (l *lane) leave(d *delivery) {
 	now := time.Now()
 	d.permit.End(now, budget.Outcome{})
 	d.token.Back(now)
-	l.notice(now)
+	l.notice(now, "")
 }
 
 // takeToken takes the token of a retry that is to be a nak, or returns nil.
@@ -140,7 +140,7 @@ func (d *delivery) tell(r *mulligan.Record, now time.Time) {
 func (d *delivery) expect(limit time.Duration) (stop func()) {
 	t := time.AfterFunc(limit+stopWait, func() {
 		d.permit.End(time.Now(), budget.Outcome{Result: budget.TimedOut, User: d.env.User})
-		d.lane.notice(time.Now())
+		d.lane.notice(time.Now(), "timeout")
 	})
 	return func() { t.Stop() }
 }
@@ -156,24 +156,28 @@ func (d *delivery) told(ctx context.Context, err error, cut bool) error {
 	return err
 }
 
-// notice logs how the breaker stands, when that has changed.
-func (l *lane) notice(now time.Time) {
+// notice logs how the breaker stands, when that has changed; lately is the type of
+// the error with which a call has just ended, if any.
+func (l *lane) notice(now time.Time, lately string) {
 	// Looked at under the lock: of two calls that end at once the one that looked
 	// first must not have the last word.
 	l.mu.Lock()
-	s, was := l.calls.State(now), l.phase
-	l.phase = s.Breaker
+	s, was, spared := l.calls.State(now), l.phase, l.spared
+	l.phase, l.spared = s.Breaker, s.OneUser
 	l.mu.Unlock()
+	log := l.w.Log.With().Str("downstream", l.downstream).Str("error_type", lately).Logger()
+	if s.OneUser != spared && s.OneUser != "" {
+		log.Warn().Str("why", string(s.OneUser)).Msg("the downstream would be held, but for one user's calls alone it is not; if all jobs are one user's, name none")
+	}
 	if s.Breaker == was {
 		return
 	}
 	until := l.calls.Held(now).Until
-	log := l.w.Log.With().Str("downstream", l.downstream).Logger()
 	switch s.Breaker {
 	case budget.PhaseCredential:
-		log.Error().Time("until", until).Msg("the downstream refuses the credential: renew it; its jobs wait until a probe is accepted")
+		log.Error().Time("next_probe", until).Msg("the downstream refuses the credential: renew it; its jobs wait until a probe is accepted")
 	case budget.PhaseOpen:
-		log.Warn().Time("until", until).Msg("the downstream fails: its jobs wait, and probes decide when they go on")
+		log.Warn().Time("next_probe", until).Msg("the downstream fails: its jobs wait, and probes decide when they go on")
 	case budget.PhaseClosed:
 		log.Info().Msg("the downstream works again")
 	}
@@ -189,7 +193,7 @@ func (l *lane) state(now time.Time) DownstreamState {
 		held.Why = budget.ProbeTaken
 	}
 	return DownstreamState{Name: l.downstream, Held: string(held.Why), Until: held.Until, CredentialRefused: s.Breaker == budget.PhaseCredential,
-		InHand: l.w.hand.count(l), Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens, Warnings: l.warnings()}
+		OneUser: string(s.OneUser), InHand: l.w.hand.count(l), Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens, Warnings: l.warnings()}
 }
 
 // shown is the same for metrics.

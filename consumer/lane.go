@@ -37,8 +37,9 @@ type lane struct {
 	peers      atomic.Int32 // live workers of the downstream, this one included
 	short      atomic.Bool  // retries that may be due wait for a token
 
-	mu    sync.Mutex
-	phase budget.Phase // of the breaker, as it was logged
+	mu     sync.Mutex
+	phase  budget.Phase // of the breaker, as it was logged
+	spared budget.Cause // as it was logged
 }
 
 // source is a consumer and what was pulled from it.

@@ -180,6 +180,12 @@ func (w *Worker) report(d *delivery, attempt int, v verdict) {
 
 // line begins a log line about the job: each has these fields.
 func (d *delivery) line(e *zerolog.Event, reason string, delay time.Duration) *zerolog.Event {
+	if d.env.User != "" {
+		e.Str("user", d.env.User)
+	}
+	if d.env.Task != "" {
+		e.Str("task", d.env.Task)
+	}
 	return e.Str("kind", d.env.Kind).Str("id", d.env.ID).Int("attempt", d.tries).Str("reason", reason).Stringer("delay", delay.Round(time.Millisecond))
 }
 

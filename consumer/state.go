@@ -28,11 +28,14 @@ type DownstreamState struct {
 	Held  string    `json:"held,omitempty"`
 	Until time.Time `json:"until,omitzero"`
 	// CredentialRefused: from when it refused the credential until a probe is accepted.
-	CredentialRefused bool    `json:"credential_refused,omitempty"`
-	InHand            int     `json:"in_hand"`   // messages pulled and not let go of
-	Limit             int     `json:"limit"`     // calls that may be in flight
-	InFlight          int     `json:"in_flight"` // calls that are
-	Tokens            float64 `json:"tokens"`    // retries saved
+	CredentialRefused bool `json:"credential_refused,omitempty"`
+	// OneUser is why it would be held if that were not of one user's calls alone:
+	// open or credential.
+	OneUser  string  `json:"one_user,omitempty"`
+	InHand   int     `json:"in_hand"`   // messages pulled and not let go of
+	Limit    int     `json:"limit"`     // calls that may be in flight
+	InFlight int     `json:"in_flight"` // calls that are
+	Tokens   float64 `json:"tokens"`    // retries saved
 	// Warnings are those of [budget.StormWarnings].
 	Warnings []string `json:"warnings,omitempty"`
 }

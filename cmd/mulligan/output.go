@@ -50,7 +50,7 @@ func (p *program) printf(format string, args ...any) {
 
 // printTable prints rows under a header. Cells are cut to what a line can show.
 func (p *program) printTable(header table.Row, rows []table.Row) {
-	const widest = 60
+	const widest = 100
 	t := table.NewWriter()
 	t.SetOutputMirror(p.out)
 	style := table.StyleLight

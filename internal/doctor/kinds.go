@@ -88,6 +88,10 @@ func (f *findings) held(ctx context.Context) {
 			switch where := "by worker " + w.Host + "/" + w.PID; {
 			case d.CredentialRefused:
 				f.fail(check, "it refuses the credential; held "+where, "renew the credential: the jobs wait until a probe is accepted")
+			case d.OneUser == "credential":
+				f.warn(check, "it refuses one user's credential, "+where+"; not held for that", "renew it; if all jobs are one user's, name none, and the downstream is held instead")
+			case d.OneUser != "":
+				f.warn(check, "most calls fail, all of one user, "+where+"; not held for that", "see what they fail of; if all jobs are one user's, name none, and the downstream is held instead")
 			case d.Held == "gate":
 				f.warn(check, "it asked to wait; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "nothing, unless it goes on: then ask it for less, with a lower concurrency")
 			case d.Held == "probe":
