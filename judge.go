@@ -56,6 +56,7 @@ const (
 	maxCredentialDelay = 10 * time.Minute
 	heldDelay          = 2 * time.Second
 	maxHeldDelay       = time.Minute
+	maxHeld            = 30 // in a row; a call waited in vain again is an attempt then
 )
 
 // minSnooze keeps a job that always snoozes from going round and round.
@@ -96,7 +97,7 @@ func (p Policy) Judge(a Ended, err error, c Chance) Verdict {
 		return v.deferred(Snoozed, max(m.Snoozed.Delay, minSnooze), m.Hint, c)
 	case m.ended != "":
 		return v.spent(m.ended)
-	case m.held && a.Uncalled:
+	case m.held && a.Uncalled && a.Deferred < maxHeld:
 		return v.deferred(Held, deferral(heldDelay, maxHeldDelay, a.Deferred, c), m.Hint, c)
 	}
 	switch {
@@ -130,7 +131,7 @@ func (a Ended) doubts(m Meaning) bool {
 		return false
 	case a.OpenStep != "":
 		return true
-	case a.Begun:
+	case a.Begun || m.held: // what the handler did besides its calls, nobody knows
 		return m.sure < told
 	}
 	return m.sure == doubtful

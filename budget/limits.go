@@ -9,7 +9,7 @@ type Limits struct {
 	// most 1; default 0.1. Google's SRE book (Handling Overload) has the same
 	// tenth as its retry budget per client.
 	Ratio float64
-	// Cap is how many retries all workers together can save up, one each at least;
+	// Cap is how many retries all workers together can save up, two each at least;
 	// default 10.
 	Cap float64
 	// Floor is how many retries per second all workers together may have

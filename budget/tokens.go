@@ -42,9 +42,11 @@ func (t *tokens) advance(at time.Duration) {
 
 func (t *tokens) add(n float64) { t.saved = min(t.saved+n, t.most()) }
 
-// most is what this worker can save up: its share of the cap, but one retry at
-// least.
-func (t *tokens) most() float64 { return max(t.cap/float64(t.workers), retryCost) }
+// most is what this worker can save up: its share of the cap, but two retries at
+// least, of which one is with the pull that waits for retries that are due.
+func (t *tokens) most() float64 {
+	return max(t.cap/float64(t.workers), min(t.cap, 2*retryCost))
+}
 
 // take takes cost, or nothing and says when the floor alone will have brought it.
 func (t *tokens) take(at time.Duration, cost float64) (ok bool, then time.Duration) {

@@ -73,7 +73,7 @@ func TestTheFloorIsShared(t *testing.T) {
 	p.d.Share(p.now, 0)
 	p.run("+1; tokens 2")
 	p.d.Share(p.now, math.MaxInt)
-	p.run("retry k; tokens 0; +1; tokens 1e-06")
+	p.run("retry k l; tokens 0; +1; tokens 1e-06")
 }
 
 func TestTheCapIsShared(t *testing.T) {
@@ -82,9 +82,9 @@ func TestTheCapIsShared(t *testing.T) {
 	p.d.Share(p.now, 4)
 	p.run("tokens 2.5; +100; tokens 2.5; 100 ok; tokens 2.5; retry a b; end a ok; tokens 1.5; end b ok; tokens 2.5")
 	p.d.Share(p.now, 1000)
-	p.run("tokens 1; retry a; end a ok; tokens 1")
+	p.run("tokens 2; retry a; end a ok; tokens 2")
 	p.d.Share(p.now, 1)
-	p.run("tokens 1; +100; tokens 10")
+	p.run("tokens 2; +100; tokens 10")
 }
 
 func TestADeniedRetryIsToldWhenTheFloorBringsItsToken(t *testing.T) {

@@ -26,7 +26,8 @@ func TestOneUsersProbesKeepNothingOpen(t *testing.T) {
 func TestOneUsersAnswersHoldNobody(t *testing.T) {
 	for _, tt := range []struct{ name, script string }{
 		{"her failures do not trip the breaker", "1000 failed@eve; is closed; limit 16; held"},
-		{"a few of hers, of another's and of nobody's do not", "9 ok; 9 failed; 1 failed@eve; 1 failed@bob; is closed"},
+		{"a few of hers, of another's and of nobody's do", "9 ok; 9 failed; 1 failed@eve; 1 failed@bob; is open"},
+		{"hers and a few of nobody's do, where nobody else calls", "3 failed; 16 failed@eve; is closed; 1 failed@eve; is open"},
 		{"what was forgotten of a user is no voice", "5 ok@bob; 5 failed@eve; +5; 1 ok@bob; +5; 19 failed@ada; is closed"},
 		{"her push-backs do not cut the limit", "1 late@eve; +1; 1 throttled@eve; +1; 1 late@eve; limit 16"},
 		{"another's after hers does", "1 late@eve; limit 16; +9; 1 throttled@bob; limit 11"},

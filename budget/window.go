@@ -100,8 +100,9 @@ func userPlace(user string) uint32 {
 }
 
 // fails reports whether the downstream fails: half of its calls do, and it is not
-// one user's doing. For that either nobody's calls must tell, or of the users
-// two, and most: each has one voice, however many his calls. What one user's
+// one user's doing. For that either nobody's calls alone must tell, or two voices,
+// and most of all: each user has one, however many his calls, and so have those of
+// nobody together. What one user's
 // jobs come to is no reason to hold another's, nor is there need to: his first
 // attempts come as they arrive, and his retries at his own rate and for tokens.
 func (b *bucket) fails() bool {
@@ -121,7 +122,13 @@ func (b *bucket) fails() bool {
 	}
 	nobodys := b.all
 	nobodys.sub(named)
-	return nobodys.fails(tripCalls) || named.calls >= tripCalls && failing >= 2 && 2*failing > voices
+	if nobodys.calls > 0 { // a voice, too
+		voices++
+	}
+	if nobodys.fails(1) {
+		failing++
+	}
+	return nobodys.fails(tripCalls) || failing >= 2 && 2*failing > voices
 }
 
 // roll forgets what is older than the window once bucket i is the newest.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,12 +35,17 @@ type calls struct {
 	retries int           // that the kind's policy leaves the job
 	total   time.Duration // that it leaves it
 
+	tries int // the number of the handler's attempt
+
 	mu      sync.Mutex
-	own     func(err error) // ends the permit that the handler has; nil if a call has it, or it has ended
-	worked  bool            // a call with it succeeded
-	over    bool            // the handler has returned
-	waiting int             // calls that wait for a budget
-	since   time.Time       // they do
+	own     func(err error)         // ends the permit that the handler has; nil if a call has it, or it has ended
+	lent    bool                    // a call has it
+	last    int                     // of open
+	open    map[int]func(err error) // end the permits of calls that are under way
+	worked  bool                    // a call with it succeeded
+	over    bool                    // the handler has returned
+	waiting int                     // calls that wait for a budget
+	since   time.Time               // they do
 	called
 }
 
@@ -57,7 +64,8 @@ func (c called) tries() int { return 1 + c.again }
 
 // calling returns what the calls in the handler of d's job go by.
 func (w *Worker) calling(k handled, d *delivery, s *steps, rec *mulligan.Record) *calls {
-	c := &calls{w: w, k: k, d: d, steps: s, started: time.Now(), retries: k.Policy.Attempts - d.tries, total: k.Policy.Total - rec.Spent}
+	c := &calls{w: w, k: k, d: d, steps: s, started: time.Now(), tries: d.tries, retries: k.Policy.Attempts - d.tries,
+		total: k.Policy.Total - rec.Spent}
 	c.Calls = budget.Calls{Downstream: d.lane.calls, User: d.env.User}
 	c.own = func(err error) {
 		o := budget.OutcomeOf(err)
@@ -72,11 +80,13 @@ func (c *calls) in(ctx context.Context) context.Context { return mulligan.WithDo
 // Start lets the first attempt of a call have the handler's own permit, if no
 // other has it; every other takes one of its own. The permit of one that succeeds
 // is the handler's again: what it does then it does with it, and how that ends is
-// told at its end. While retries that are due wait for a token, a call does not:
+// told at its end. The first attempt of a call beside another goes along with that
+// one's permit: were it to wait for another, handlers that each hold one would wait
+// for each other. While retries that are due wait for a token, a call does not:
 // they come first, and the slot is needed.
 func (c *calls) Start(ctx context.Context, a mulligan.CallStart) (end func(err error), err error) {
-	permit := c.take(a)
-	if l := c.d.lane; permit == nil && l != nil {
+	permit, beside := c.take(a)
+	if l := c.d.lane; permit == nil && !beside && l != nil {
 		if a.After != nil && l.short.Load() {
 			return nil, fmt.Errorf("downstream %s: %w", l.downstream, errNoToken)
 		}
@@ -87,20 +97,71 @@ func (c *calls) Start(ctx context.Context, a mulligan.CallStart) (end func(err e
 	if permit == nil {
 		permit = func(error) {} // in a rehearsal
 	}
+	id := c.began(permit)
 	return func(err error) {
-		if err != nil || !c.keep(permit) {
+		c.ended(id)
+		if beside || err != nil || !c.keep(permit) {
 			permit(err)
 		}
 	}, nil
 }
 
-func (c *calls) take(a mulligan.CallStart) (own func(err error)) {
+func (c *calls) began(permit func(err error)) (id int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if a.After == nil {
-		own, c.own = c.own, nil
+	if c.open == nil {
+		c.open = map[int]func(err error){}
 	}
-	return own
+	c.last++
+	c.open[c.last] = permit
+	return c.last
+}
+
+func (c *calls) ended(id int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.open, id)
+}
+
+// expire ends the permits of the handler and of its calls: its time is up, and
+// what hangs on must not be the probe for ever.
+func (c *calls) expire() {
+	c.mu.Lock()
+	ends := slices.Collect(maps.Values(c.open))
+	if c.own != nil {
+		ends = append(ends, c.own)
+	}
+	c.mu.Unlock()
+	for _, end := range ends {
+		end(context.DeadlineExceeded)
+	}
+}
+
+// take takes the handler's own permit for a first attempt, or says that it goes
+// along beside the call that has it.
+func (c *calls) take(a mulligan.CallStart) (own func(err error), beside bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case a.After != nil || c.over:
+	case c.own != nil:
+		end := c.own
+		c.own, c.lent = nil, true
+		return func(err error) {
+			c.back()
+			end(err)
+		}, false
+	case c.lent:
+		return nil, c.d.lane == nil || c.d.lane.calls.Held(time.Now()).Why == ""
+	}
+	return nil, false
+}
+
+// back notes that the call that had the handler's permit has ended it.
+func (c *calls) back() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lent = false
 }
 
 func (c *calls) keep(end func(err error)) bool {
@@ -109,7 +170,7 @@ func (c *calls) keep(end func(err error)) bool {
 	if c.own != nil || c.over {
 		return false
 	}
-	c.own, c.worked = end, true
+	c.own, c.worked, c.lent = end, true, false
 	return true
 }
 
@@ -119,6 +180,9 @@ func (c *calls) finish(err error) called {
 	c.mu.Lock()
 	own, did := c.own, c.called
 	c.own, c.over = nil, true
+	if n := len(c.open); n > 0 { // they go on without the handler
+		did.begun, did.ran = true, did.ran+n
+	}
 	if c.waiting > 0 {
 		did.waited += time.Since(c.since)
 	}
@@ -140,7 +204,7 @@ func (c *calls) Rules() (a mulligan.Ended, left time.Duration, deadline time.Tim
 	if !c.over {
 		left -= time.Since(c.started) - c.waited
 	}
-	return mulligan.Ended{Number: c.d.tries, Effect: c.d.effect, NoKey: c.d.noKey, Stepped: c.steps.safe()}, left, c.d.deadline
+	return mulligan.Ended{Number: c.tries, Effect: c.d.effect, NoKey: c.d.noKey, Stepped: c.steps.safe()}, left, c.d.deadline
 }
 
 // shortest is how long a call may wait in any case: no budget answers at once.
@@ -261,8 +325,13 @@ func (c *calls) place(ctx context.Context) (began time.Time, err error) {
 // show tells of a retry inside the handler, which waited for its user. Its number
 // is not known: the attempt is the handler's.
 func (c *calls) show(after error, delay time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return // the worker reports for the handler
+	}
 	kind, what, text := c.d.env.Kind, mulligan.ErrorType(after), mulligan.ErrorText(after)
 	c.w.Metrics.Retry(kind, what, retry)
 	c.d.line(c.w.Log.Info(), what, delay).Str("verb", string(retry)).Str("error", text).Msg(mulligan.EventRetry)
-	c.w.tell(c.d, mulligan.Event{Event: mulligan.EventRetry, Attempt: c.d.tries, Verb: retry, Delay: delay, ErrorType: what, Error: text})
+	c.w.tell(c.d, mulligan.Event{Event: mulligan.EventRetry, Attempt: c.tries, Verb: retry, Delay: delay, ErrorType: what, Error: text})
 }

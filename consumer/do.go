@@ -130,9 +130,10 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	d.tell(rec, e.started)
-	defer d.expect(limit)()
 	var result []byte
 	calls := w.calling(k, d, steps, rec)
+	defer d.expect(limit, calls)()
+	defer calls.finish(context.Canceled) // should the handler end its goroutine
 	result, e.err = w.call(calls.in(ctx), k.handler, &job, limit)
 	e.called = calls.finish(d.told(ctx, e.err, limit < k.Policy.Timeout/2))
 	e.took = time.Since(e.started) - e.waited

@@ -135,11 +135,11 @@ func (d *delivery) tell(r *mulligan.Record, now time.Time) {
 	}
 }
 
-// expect ends the permit of a call that goes on after its time is up: a handler
-// that does not heed its context has one slot, but must not be the probe for ever.
-func (d *delivery) expect(limit time.Duration) (stop func()) {
+// expect ends the permits of a handler that goes on after its time is up: one
+// that does not heed its context has its slot, but must not be the probe for ever.
+func (d *delivery) expect(limit time.Duration, c *calls) (stop func()) {
 	t := time.AfterFunc(limit+stopWait, func() {
-		d.permit.End(time.Now(), budget.Outcome{Result: budget.TimedOut, User: d.env.User})
+		c.expire()
 		d.lane.notice(time.Now(), "timeout")
 	})
 	return func() { t.Stop() }

@@ -203,7 +203,7 @@ func (l *lane) pull(ctx context.Context) {
 // within a second, but no more than may start while the downstream recovers.
 func (l *lane) ahead(now time.Time) int {
 	if limit := l.calls.State(now).Limit; limit < l.slots {
-		return max(limit, 1)
+		return min(max(limit, 1), maxPull/2)
 	}
 	return max(l.pace.ahead(l.slots)/2, 1)
 }
@@ -248,7 +248,11 @@ func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *deliver
 			return
 		}
 		s.add()
-		s.pulled <- d
+		select {
+		case s.pulled <- d:
+		case <-ctx.Done():
+			l.giveBack(d, "shutdown")
+		}
 	})
 }
 
