@@ -84,8 +84,9 @@ type CallError struct {
 	// Reason is why it is not tried again, as for a job. [Held] means that it
 	// waited in vain for a budget, [Expired] that the next attempt could not start
 	// before the deadline of the context, and [Cancelled] that the context was
-	// cancelled, or that the time for one attempt of a call around it was over. In a handler [Expired] is of the job's deadline, and the end of
-	// the time for one attempt of the handler is [TimeExhausted].
+	// cancelled, or that the time for one attempt of a call around it was over. In a
+	// handler [Expired] is of the job's deadline, and the end of the time for one
+	// attempt of the handler is [TimeExhausted].
 	Reason Reason
 	// Attempts is how many there were; one that ended because the context was
 	// cancelled is not counted.

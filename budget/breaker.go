@@ -98,7 +98,7 @@ func (b *breaker) probed(at time.Duration, o Outcome) {
 	case b.bad > b.good:
 		b.trip(at)
 	case b.good == probes:
-		b.phase, b.openFor, b.window = PhaseClosed, 0, window{}
+		b.phase, b.openFor, b.window, b.refusals = PhaseClosed, 0, window{}, voices{}
 	}
 }
 
@@ -144,7 +144,7 @@ func (b *breaker) spared(at time.Duration) Cause {
 		return ""
 	case at < b.refusals.until:
 		return CredentialRefused
-	case b.window.sum.all.fails(tripCalls):
+	case b.window.sum.all.fails(tripCalls) && !b.window.sum.fails():
 		return BreakerOpen
 	}
 	return ""

@@ -57,8 +57,8 @@ func NewDownstream(l Limits, now time.Time) (*Downstream, error) {
 }
 
 // Share says how many workers live, this one included: they share the floor and
-// the cap, of which each has two retries at least.
-// Fewer than one count as one, more than a million as a million.
+// the cap, of which each has two retries at least. Fewer than one count as one,
+// more than a million as a million.
 func (d *Downstream) Share(now time.Time, workers int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

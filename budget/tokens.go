@@ -24,7 +24,7 @@ func costAfter(r Result) float64 {
 //
 //	spent - given back ≤ ratio·successes + floor·time + cap
 //
-// but for a cap of less than a retry for each worker.
+// but for a cap of less than two retries for each worker.
 type tokens struct {
 	ratio, cap, floor float64
 	workers           int           // that share the floor and the cap

@@ -86,4 +86,16 @@ func TestWhatIsOnlyOneUsersIsSaid(t *testing.T) {
 	said(BreakerOpen)
 	now = now.Add(windowSpan + bucketSpan)
 	said("")
+	for range 19 { // of nobody, and the next failure would trip it
+		call(Outcome{Result: Failed})
+	}
+	call(Outcome{Result: Succeeded})
+	said("")
+	now = now.Add(windowSpan + bucketSpan)
+	call(Outcome{Result: RefusedCredential}) // held for a second, and probed
+	now = now.Add(firstOpen)
+	for range probes {
+		call(Outcome{Result: Succeeded})
+	}
+	said("")
 }

@@ -95,7 +95,7 @@ func (c *calls) Start(ctx context.Context, a mulligan.CallStart) (end func(err e
 		}
 	}
 	if permit == nil {
-		permit = func(error) {} // in a rehearsal
+		permit = func(error) {} // beside another call, or in a rehearsal
 	}
 	id := c.began(permit)
 	return func(err error) {

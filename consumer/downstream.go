@@ -165,6 +165,9 @@ func (l *lane) notice(now time.Time, lately string) {
 	s, was, spared := l.calls.State(now), l.phase, l.spared
 	l.phase, l.spared = s.Breaker, s.OneUser
 	l.mu.Unlock()
+	if s.Breaker == was && s.OneUser == spared {
+		return
+	}
 	log := l.w.Log.With().Str("downstream", l.downstream).Str("error_type", lately).Logger()
 	if s.OneUser != spared && s.OneUser != "" {
 		log.Warn().Str("why", string(s.OneUser)).Msg("the downstream would be held, but for one user's calls alone it is not; if all jobs are one user's, name none")
