@@ -12,6 +12,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/cas"
+	"github.com/mulligan-queue/mulligan/internal/clock"
 )
 
 // Users holds every user's retry rate and counts, shared by all workers through
@@ -19,6 +20,7 @@ import (
 type Users struct {
 	bucket *cas.Bucket
 	rate   Rate
+	clock  *clock.Clock
 
 	mu    sync.Mutex
 	lines map[string][]*ask // who waits, by user; present while somebody leads
@@ -34,13 +36,17 @@ func Open(ctx context.Context, js jetstream.JetStream, t mulligan.Topology, rate
 	if err != nil {
 		return nil, err
 	}
-	return &Users{bucket: b, rate: rate, lines: map[string][]*ask{}}, nil
+	return &Users{bucket: b, rate: rate, clock: new(clock.Clock), lines: map[string][]*ask{}}, nil
 }
 
 // OnAway has fn told, from before the first call on, of each call of
 // [Users.Take] that brings no answer and is made again, and with nil of the next
 // answer.
 func (u *Users) OnAway(fn func(err error)) { u.bucket.Away = fn }
+
+// Follow has the times of places be those of c, from before the first call on:
+// workers share them, and each would be by its own machine's clock.
+func (u *Users) Follow(c *clock.Clock) { u.clock = c }
 
 // A UserState is what the bucket holds of one user.
 type UserState struct {
@@ -170,7 +176,7 @@ func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, er
 		if json.Unmarshal(value, &s) != nil {
 			s = UserState{} // no value, or not one of ours: a fresh allowance, still bounded
 		}
-		now := time.Now()
+		now := u.clock.Now()
 		for i, a := range line {
 			places[i] = s.Take(u.rate, Want{Now: now, Due: a.due, Deadline: a.deadline})
 		}

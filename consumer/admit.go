@@ -224,6 +224,13 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 func begin(r *mulligan.Record, f facts) {
 	r.Effect = f.effect
 	if r.State == "" {

@@ -21,8 +21,9 @@ type askOnce struct {
 	d         *delivery
 	throttled bool // as the attempt ended
 	asked     bool
-	now       time.Time
-	due       time.Time
+	now, due  time.Time // by the clock that all share
+	here      time.Time // the moment of now by this machine's
+	delay     time.Duration
 
 	nak    bool // a place for a nak was taken, and the downstream's token
 	token  *budget.Token
@@ -37,7 +38,7 @@ func (a *askOnce) grant(ctx context.Context, v verdict, now time.Time) (mulligan
 		return mulligan.Grant{Now: now, Deadline: a.d.deadline}, nil
 	}
 	if !a.asked {
-		a.now, a.due = now, now.Add(v.Delay)
+		a.now, a.due, a.here, a.delay = now, now.Add(v.Delay), time.Now(), v.Delay
 		a.asked = a.due.Before(a.d.deadline) // else it is spent anyway: take nothing
 		if a.asked {
 			a.err = a.take(ctx, v)
@@ -68,7 +69,7 @@ func (a *askOnce) take(ctx context.Context, v verdict) error {
 // message that was parked comes back among the retries that are due, where
 // nothing is pulled without a token.
 func (a *askOnce) takeNak() bool {
-	if !a.k.naks.Take(a.now, a.due, int(a.d.lane.peers.Load())) {
+	if !a.k.naks.Take(a.here, a.here.Add(a.delay), int(a.d.lane.peers.Load())) {
 		return false
 	}
 	if !a.d.fromJobs {
@@ -78,8 +79,8 @@ func (a *askOnce) takeNak() bool {
 	if a.throttled {
 		after = budget.Throttled
 	}
-	if a.token = a.d.lane.takeToken(a.now, after); a.token == nil {
-		a.k.naks.Back(a.now, a.due)
+	if a.token = a.d.lane.takeToken(a.here, after); a.token == nil {
+		a.k.naks.Back(a.here, a.here.Add(a.delay))
 	}
 	return a.token != nil
 }
@@ -112,8 +113,8 @@ func (a *askOnce) takeTask(ctx context.Context, v verdict) error {
 // settle gives back what was taken if it came to something else.
 func (a *askOnce) settle(ctx context.Context, v verdict) {
 	if a.nak && v.Verb != nak {
-		a.k.naks.Back(a.now, a.due)
-		a.token.Back(a.now)
+		a.k.naks.Back(a.here, a.here.Add(a.delay))
+		a.token.Back(a.here)
 	}
 	a.w.Metrics.NaksWaiting(a.k.Name, a.k.naks.Waiting(time.Now()))
 	if a.task.Task != "" && v.Verb != nak && v.Verb != park && v.Verb != deferred {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
+	"github.com/mulligan-queue/mulligan/internal/clock"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
@@ -31,7 +32,8 @@ type calls struct {
 	k       handled
 	d       *delivery
 	steps   *steps
-	started time.Time
+	clock   *clock.Clock
+	started time.Time     // by this machine's
 	retries int           // that the kind's policy leaves the job
 	total   time.Duration // that it leaves it
 
@@ -66,6 +68,7 @@ func (c called) tries() int { return 1 + c.again }
 func (w *Worker) calling(k handled, d *delivery, s *steps, rec *mulligan.Record) *calls {
 	c := &calls{w: w, k: k, d: d, steps: s, started: time.Now(), tries: d.tries, retries: k.Policy.Attempts - d.tries,
 		total: k.Policy.Total - rec.Spent}
+	c.clock = &w.clock
 	c.Calls = budget.Calls{Downstream: d.lane.calls, User: d.env.User}
 	c.own = func(err error) {
 		o := budget.OutcomeOf(err)
@@ -204,7 +207,7 @@ func (c *calls) Rules() (a mulligan.Ended, left time.Duration, deadline time.Tim
 	if !c.over {
 		left -= time.Since(c.started) - c.waited
 	}
-	return mulligan.Ended{Number: c.tries, Effect: c.d.effect, NoKey: c.d.noKey, Stepped: c.steps.safe()}, left, c.d.deadline
+	return mulligan.Ended{Number: c.tries, Effect: c.d.effect, NoKey: c.d.noKey, Stepped: c.steps.safe()}, left, time.Now().Add(c.clock.Until(c.d.deadline))
 }
 
 // shortest is how long a call may wait in any case: no budget answers at once.
@@ -235,7 +238,7 @@ func (c *calls) Tried(err error, again, cut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.begun = c.begun || err == nil || m.LeavesDoubt()
-	if until := time.Now().Add(m.Hint); m.Throttled && until.After(c.until) {
+	if until := c.clock.Now().Add(m.Hint); m.Throttled && until.After(c.until) {
 		c.until = until
 	}
 	switch {
@@ -308,18 +311,18 @@ func (c *calls) place(ctx context.Context) (began time.Time, err error) {
 	if !c.d.hasUser {
 		return began, ctx.Err()
 	}
-	until, ok := ctx.Deadline()
-	if !ok || c.d.deadline.Before(until) {
-		until = c.d.deadline
+	until := c.d.deadline
+	if end, ok := ctx.Deadline(); ok {
+		until = earlier(until, c.clock.Now().Add(time.Until(end)))
 	}
-	place, err := c.w.users.Take(ctx, c.d.env.User, began, until)
+	place, err := c.w.users.Take(ctx, c.d.env.User, c.clock.Now(), until)
 	switch {
 	case err != nil:
 		return began, err
 	case place.Denied:
 		return began, errNoPlace
 	}
-	return began, pause.For(ctx, time.Until(place.At))
+	return began, pause.For(ctx, c.clock.Until(place.At))
 }
 
 // show tells of a retry inside the handler, which waited for its user. Its number

@@ -42,14 +42,14 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 		delay := unservedDelay/2 + rand.N(unservedDelay)
 		d.line(w.Log.Warn(), "no_handler", delay).Msg("no handler for this kind here; given back")
 		w.Metrics.GivenBack(d.env.Kind, "no_handler")
-		w.carryOut(ctx, d, verdict{Verb: nak, Due: time.Now().Add(delay)})
+		w.carryOut(ctx, d, verdict{Verb: nak, Due: w.clock.Now().Add(delay)})
 		return
 	}
 	d.payload, d.policy, d.effect = d.env.Fingerprint(), k.Policy, k.Effect
 	d.noKey, d.keyTTL = d.env.Generated && k.Effect.NeedsID(), k.KeyTTL
 	rec := new(mulligan.Record)
 	v := verdict{Verb: run}
-	if !d.runsAtOnce(k.Effect, time.Now()) {
+	if !d.runsAtOnce(k.Effect, w.clock.Now()) {
 		v, rec = w.admit(ctx, d)
 	}
 	if v.Verb == suspect {
@@ -59,7 +59,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 			d.alone = true
 			v, rec = w.admit(ctx, d)
 		default:
-			v = verdict{Verb: nak, Due: time.Now().Add(unservedDelay)}
+			v = verdict{Verb: nak, Due: w.clock.Now().Add(unservedDelay)}
 		}
 	}
 	if v.Verb == askUser {
@@ -83,7 +83,7 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 	rec = new(mulligan.Record)
 	decided := false // here, not by whoever had the message before
 	err := w.ledger.Update(ctx, "admit", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
-		d.now = time.Now()
+		d.now = w.clock.Now()
 		v, store = admit(r, d.facts)
 		d.life = r.Replay
 		rec, decided = r, store || decided && r.Move != nil && r.Move.Address == d.address
@@ -102,7 +102,7 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 // admitUser asks the user's budget for a retry that is due, and admits it again.
 func (w *Worker) admitUser(ctx context.Context, d *delivery) (v verdict, rec *mulligan.Record) {
 	var err error
-	if d.place, err = w.users.Take(ctx, d.env.User, time.Now(), d.deadline); err != nil {
+	if d.place, err = w.users.Take(ctx, d.env.User, w.clock.Now(), d.deadline); err != nil {
 		return w.unrecorded(ctx, d, err), new(mulligan.Record)
 	}
 	if d.place.Denied && d.env.Task != "" { // the retry that its task gave comes to nothing
@@ -127,16 +127,17 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	if k.Effect != mulligan.Pure {
 		job.Steps = steps
 	}
-	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: time.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
+	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: w.clock.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
-	d.tell(rec, e.started)
+	began := time.Now()
+	d.tell(rec, began)
 	var result []byte
 	calls := w.calling(k, d, steps, rec)
 	defer d.expect(limit, calls)()
 	defer calls.finish(context.Canceled) // should the handler end its goroutine
 	result, e.err = w.call(calls.in(ctx), k.handler, &job, limit)
 	e.called = calls.finish(d.told(ctx, e.err, limit < k.Policy.Timeout/2))
-	e.took = time.Since(e.started) - e.waited
+	e.took = time.Since(began) - e.waited
 	d.lane.notice(time.Now(), mulligan.ErrorType(e.err))
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
@@ -219,7 +220,7 @@ func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) ver
 	var v verdict
 	attempts := 0
 	err := w.ledger.Update(ctx, "fail", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
-		d.now = time.Now()
+		d.now = w.clock.Now()
 		e.facts = d.facts
 		var err error
 		v, store, err = fail(r, e, func(v verdict) (mulligan.Grant, error) { return asked.grant(ctx, v, d.now) })
@@ -246,7 +247,7 @@ func (w *Worker) unrecorded(ctx context.Context, d *delivery, err error) verdict
 		w.report(d, 0, v)
 		return v
 	}
-	return verdict{Verb: nak, Due: time.Now().Add(unrecordedDelay)}
+	return verdict{Verb: nak, Due: w.clock.Now().Add(unrecordedDelay)}
 }
 
 // interrupted gives a job back whose handler was ended by the shutdown: it costs

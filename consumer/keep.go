@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/clock"
 )
 
 // ServiceName is under which every worker can be found with NATS service
@@ -107,13 +108,27 @@ func (w *Worker) census(ctx context.Context) {
 func (w *Worker) weigh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
+	asked := time.Now()
 	s, err := w.js.Stream(ctx, w.Topology.RetriesStream())
 	if err != nil {
 		return // what was decided before holds
 	}
+	w.setClock(clock.Sample{Asked: asked, Answered: time.Now(), Server: s.CachedInfo().TimeStamp})
 	hold := s.CachedInfo().State.Msgs >= maxRetriesWaiting
 	if w.holding.Swap(hold) != hold {
 		w.Log.Warn().Bool("held", hold).Uint64("retries_waiting", s.CachedInfo().State.Msgs).Msg("fresh jobs are held while too many retries wait")
 	}
 	w.Metrics.FreshHeld(hold)
+}
+
+// setClock puts the worker's clock right by that of the server which fires the
+// schedules: a retry planned by a clock that is behind would come before its
+// delay was over, and workers share the places of a user.
+func (w *Worker) setClock(s clock.Sample) {
+	ahead := w.clock.Set(s)
+	w.Metrics.ClockAhead(ahead)
+	if was := w.ahead; (was == 0) != (ahead == 0) || (was-ahead).Abs() > time.Second {
+		w.ahead = ahead
+		w.Log.Warn().Stringer("ahead", ahead.Round(time.Millisecond)).Msg("this machine's clock was compared with the server's, which is the one that counts; if it is off, have it set (NTP)")
+	}
 }

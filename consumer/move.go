@@ -26,7 +26,7 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 		}
 	case nak:
 		msg := w.hand.release(d)
-		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, time.Until(v.Due)) }); err != nil {
+		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, w.clock.Until(v.Due)) }); err != nil {
 			w.unmoved(d, v, err)
 		}
 	case park, deferred:
@@ -153,7 +153,7 @@ func (w *Worker) report(d *delivery, attempt int, v verdict) {
 		reason = v.ErrorType
 	}
 	if !v.Due.IsZero() && v.Verb != spend {
-		delay = time.Until(v.Due)
+		delay = w.clock.Until(v.Due)
 	}
 	what := ""
 	switch v.Verb {
@@ -191,7 +191,7 @@ func (d *delivery) line(e *zerolog.Event, reason string, delay time.Duration) *z
 
 // tell sends a copy of what happened to whoever observes. It may be lost.
 func (w *Worker) tell(d *delivery, e mulligan.Event) {
-	e.At, e.Kind, e.ID = time.Now(), d.env.Kind, d.env.ID
+	e.At, e.Kind, e.ID = w.clock.Now(), d.env.Kind, d.env.ID
 	b, err := json.Marshal(e)
 	if err != nil {
 		return

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/clock"
 )
 
 // A Rehearsal is what a worker would make of one attempt, without a server.
@@ -59,7 +60,7 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 	}
 	calls := &calls{
 		d: &delivery{facts: facts{effect: k.Effect, deadline: time.Now().Add(mulligan.DefaultDeadline)}}, steps: &kept.steps,
-		started: time.Now(), retries: k.Policy.Attempts - job.Attempt, total: k.Policy.Total,
+		clock: new(clock.Clock), started: time.Now(), retries: k.Policy.Attempts - job.Attempt, total: k.Policy.Total,
 	}
 	e := ending{facts: facts{effect: k.Effect}, started: calls.started}
 	var result []byte

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/clock"
 )
 
 // steps keeps the steps of one attempt's job in the record of its key. It
@@ -16,6 +17,7 @@ import (
 type steps struct {
 	effect mulligan.Effect
 	limit  int // of all results together, in bytes
+	clock  *clock.Clock
 	// update changes the record by compare-and-set, under the name of the call,
 	// and owns reports whether the record's start is this attempt's.
 	update func(ctx context.Context, name string, apply func(r *mulligan.Record) (store bool)) error
@@ -84,7 +86,7 @@ func (s *steps) begin(r *mulligan.Record, name, run string) (known *mulligan.Res
 		return nil, store, fmt.Errorf("step %s began at %s and its end is not known: %w", name, had.Begun.UTC().Format(time.RFC3339Nano), mulligan.ErrInDoubt)
 	}
 	begun := step(r, name)
-	begun.Begun, begun.Run = time.Now(), run
+	begun.Begun, begun.Run = s.clock.Now(), run
 	return nil, true, nil
 }
 
@@ -96,7 +98,7 @@ func (s *steps) done(name string) bool {
 
 // End records a result: the first to be recorded stands.
 func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mulligan.Result, err error) {
-	ended := mulligan.NewResult(result, time.Now())
+	ended := mulligan.NewResult(result, s.clock.Now())
 	err = s.update(ctx, "step.end", func(r *mulligan.Record) (store bool) {
 		at := step(r, name)
 		if at.Result != nil {
@@ -170,7 +172,7 @@ func (s *steps) used() (stepped, lost bool) {
 // steps of a delivery's job are kept also when the attempt's time is over: what
 // has happened must be recorded.
 func (w *Worker) steps(d *delivery, limit int) *steps {
-	s := &steps{effect: d.effect, limit: limit, runs: map[string]string{}, ended: map[string]bool{}, open: map[string]bool{}}
+	s := &steps{effect: d.effect, limit: limit, clock: &w.clock, runs: map[string]string{}, ended: map[string]bool{}, open: map[string]bool{}}
 	s.owns = func(r *mulligan.Record) bool {
 		return r.State == mulligan.Live && r.Open() != nil && r.Start.Delivery == d.start
 	}
@@ -205,7 +207,7 @@ type rehearsed struct {
 
 func rehearse(k mulligan.Kind) *rehearsed {
 	r := &rehearsed{}
-	r.effect, r.limit, r.runs, r.open = k.Effect, k.MaxResult, map[string]string{}, map[string]bool{}
+	r.effect, r.limit, r.clock, r.runs, r.open = k.Effect, k.MaxResult, new(clock.Clock), map[string]string{}, map[string]bool{}
 	r.rec.Start = &mulligan.Start{}
 	r.owns = func(*mulligan.Record) bool { return true }
 	r.update = func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {

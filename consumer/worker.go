@@ -24,6 +24,7 @@ import (
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/dedupe"
+	"github.com/mulligan-queue/mulligan/internal/clock"
 	"github.com/mulligan-queue/mulligan/metrics"
 )
 
@@ -55,6 +56,8 @@ type Worker struct {
 	ledger  *dedupe.Ledger
 	users   *budget.Users
 	tasks   *budget.Tasks
+	clock   clock.Clock   // for all that leaves this process
+	ahead   time.Duration // of the server's clock, this machine's, as the log has it
 	hand    hand
 	lanes   []*lane
 	holding atomic.Bool   // too many retries wait: fresh jobs stay in their stream
@@ -221,7 +224,9 @@ func (w *Worker) prepare(ctx context.Context) error {
 	w.ledger.OnAway(w.outage("records"))
 	budgets := w.outage("budgets")
 	w.users.OnAway(budgets)
+	w.users.Follow(&w.clock)
 	w.tasks.OnAway(budgets)
+	w.weigh(ctx)
 	w.hand.held = map[string]*delivery{}
 	w.suspect = make(chan struct{}, 1)
 	return nil

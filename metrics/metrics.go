@@ -32,6 +32,7 @@ type Metrics struct {
 	away       *prometheus.GaugeVec
 	trips      *prometheus.CounterVec
 	held       prometheus.Gauge
+	ahead      prometheus.Gauge
 	watched    watched
 
 	mu    sync.Mutex
@@ -73,7 +74,8 @@ func New(reg prometheus.Registerer) *Metrics {
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
 	}, []string{"kind"})
 	m.held = prometheus.NewGauge(prometheus.GaugeOpts{Name: "mulligan_fresh_jobs_held", Help: "1 while this worker pulls no fresh jobs because too many retries wait."})
-	reg.MustRegister(m.duration, m.held, &m.watched)
+	m.ahead = prometheus.NewGauge(prometheus.GaugeOpts{Name: "mulligan_clock_ahead_seconds", Help: "How far this machine's clock is ahead of the NATS server's, which is the one that counts; 0 if they agree."})
+	reg.MustRegister(m.duration, m.held, m.ahead, &m.watched)
 	return m
 }
 
@@ -197,6 +199,13 @@ func (m *Metrics) BucketAway(bucket string, away bool) {
 	m.away.WithLabelValues(bucket).Set(0)
 	if away {
 		m.away.WithLabelValues(bucket).Set(1)
+	}
+}
+
+// ClockAhead says how far this machine's clock is ahead of the server's.
+func (m *Metrics) ClockAhead(by time.Duration) {
+	if m != nil {
+		m.ahead.Set(by.Seconds())
 	}
 }
 
