@@ -44,18 +44,45 @@ func DurableName(downstream string) string {
 	return b.String()
 }
 
+// A Queue is a consumer from which workers pull the jobs of one downstream. Root
+// begins their subjects.
+type Queue struct{ Stream, Durable, Root string }
+
+// FreshQueue has the jobs that were published.
+func (t Topology) FreshQueue(downstream string) Queue {
+	return Queue{t.JobsStream(), DurableName(downstream), t.JobsRoot()}
+}
+
+// DeferredQueue has the jobs that were put off and are due, and are no retries.
+func (t Topology) DeferredQueue(downstream string) Queue {
+	// No downstream has this durable: behind _ are capitals and digits there.
+	return Queue{t.RetriesStream(), DurableName(downstream) + "_deferred", t.DeferredRoot()}
+}
+
+// DueQueue has the retries that are due.
+func (t Topology) DueQueue(downstream string) Queue {
+	return Queue{t.RetriesStream(), DurableName(downstream), t.DueRoot()}
+}
+
+// Queues are all of a downstream: what is adopted from one goes to one before it.
+func (t Topology) Queues(downstream string) []Queue {
+	return []Queue{t.DueQueue(downstream), t.DeferredQueue(downstream), t.FreshQueue(downstream)}
+}
+
+// Filter matches the subjects of a kind's jobs.
+func (q Queue) Filter(kind string) string { return Subject(q.Root, kind, "*") }
+
 func (t Topology) ensureScheduler(ctx context.Context, js jetstream.JetStream) error {
-	c := consumerSpec{stream: t.RetriesStream(), durable: SchedulerConsumer, filters: []string{t.SpentRoot() + ".>"}}
+	c := consumerSpec{Queue: Queue{Stream: t.RetriesStream(), Durable: SchedulerConsumer}, filters: []string{t.SpentRoot() + ".>"}}
 	if err := c.ensure(ctx, js); err != nil {
 		return fmt.Errorf("ensure consumer %s: %w", SchedulerConsumer, err)
 	}
 	return nil
 }
 
-// EnsureConsumers makes the two consumers of each downstream, one for fresh
-// jobs and one for retries, cover all kinds declared for it. Nothing is ever
-// deleted or recreated: a kind that moves to another downstream leaves the old
-// one's filters. Call it after [Topology.Declare].
+// EnsureConsumers makes the queues of each downstream cover all kinds declared
+// for it. Nothing is ever deleted or recreated: a kind that moves to another
+// downstream leaves the old one's filters. Call it after [Topology.Declare].
 func (t Topology) EnsureConsumers(ctx context.Context, js jetstream.JetStream, downstreams []string) error {
 	return t.alone(ctx, js, func(ctx context.Context) error { return t.ensureConsumers(ctx, js, downstreams) })
 }
@@ -84,17 +111,16 @@ func (t Topology) ensureConsumers(ctx context.Context, js jetstream.JetStream, d
 }
 
 func (t Topology) ensureDownstream(ctx context.Context, js jetstream.JetStream, downstream string, kinds []Kind) error {
-	jobs := consumerSpec{stream: t.JobsStream(), durable: DurableName(downstream), downstream: downstream, due: t.DueRoot(), root: t.JobsRoot()}
-	retries := jobs
-	retries.stream, retries.root = t.RetriesStream(), t.DueRoot()
-	for _, k := range kinds {
-		if k.Downstream == downstream {
-			jobs.filters = append(jobs.filters, jobs.root+"."+k.Name+".*")
-			retries.filters = append(retries.filters, retries.root+"."+k.Name+".*")
+	for _, q := range t.Queues(downstream) {
+		c := consumerSpec{Queue: q, downstream: downstream, back: q.Root}
+		if q.Stream == t.JobsStream() {
+			c.back = t.DeferredRoot()
 		}
-	}
-	// Retries first: jobs adopted into them must find a consumer.
-	for _, c := range []consumerSpec{retries, jobs} {
+		for _, k := range kinds {
+			if k.Downstream == downstream {
+				c.filters = append(c.filters, q.Filter(k.Name))
+			}
+		}
 		if err := c.release(ctx, js); err != nil {
 			return err
 		}
@@ -107,23 +133,24 @@ func (t Topology) ensureDownstream(ctx context.Context, js jetstream.JetStream, 
 
 // consumerSpec is a durable pull consumer as it should be.
 type consumerSpec struct {
-	stream, durable, downstream string
-	root, due                   string // of the subjects that it filters, and where adopted jobs go
-	filters                     []string
+	Queue
+	downstream string
+	back       string // begins the subjects where adopted jobs go
+	filters    []string
 }
 
 func (c consumerSpec) config() jetstream.ConsumerConfig {
 	filters := c.filters
 	if len(filters) == 0 {
 		// A consumer without filters would get everything; no kind is named so.
-		filters = []string{c.root + ".=none." + c.durable}
+		filters = []string{c.Root + ".=none." + c.Durable}
 	}
 	meta := map[string]string{metaVersion: strconv.Itoa(topologyVersion)}
 	if c.downstream != "" {
 		meta[metaDownstream] = c.downstream
 	}
 	return jetstream.ConsumerConfig{
-		Durable: c.durable, FilterSubjects: filters, Metadata: meta,
+		Durable: c.Durable, FilterSubjects: filters, Metadata: meta,
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
 		MaxDeliver: -1, MaxAckPending: -1, DeliverPolicy: jetstream.DeliverAllPolicy,
 	}
@@ -136,11 +163,11 @@ func (c consumerSpec) config() jetstream.ConsumerConfig {
 // are adopted; the consumer's metadata says so until that is finished, for the
 // process that comes after a crash.
 func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error {
-	have, err := js.Consumer(ctx, c.stream, c.durable)
+	have, err := js.Consumer(ctx, c.Stream, c.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		have, err = js.CreateConsumer(ctx, c.stream, c.config())
+		have, err = js.CreateConsumer(ctx, c.Stream, c.config())
 		if errors.Is(err, jetstream.ErrConsumerExists) {
-			have, err = js.Consumer(ctx, c.stream, c.durable)
+			have, err = js.Consumer(ctx, c.Stream, c.Durable)
 		}
 	}
 	if err != nil {
@@ -157,7 +184,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 		return nil
 	}
 	if c.downstream == "" { // a scheduler's filter never changes
-		return update(ctx, js, c.stream, cfg, want)
+		return update(ctx, js, c.Stream, cfg, want)
 	}
 	for _, f := range added {
 		if !slices.Contains(pending, f) {
@@ -165,7 +192,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 		}
 	}
 	want.Metadata[metaAdopt] = strings.Join(pending, " ")
-	if err := update(ctx, js, c.stream, cfg, want); err != nil {
+	if err := update(ctx, js, c.Stream, cfg, want); err != nil {
 		return err
 	}
 	if err := c.adopt(ctx, js, pending); err != nil {
@@ -174,7 +201,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 	next := want
 	next.Metadata = maps.Clone(want.Metadata)
 	delete(next.Metadata, metaAdopt)
-	return update(ctx, js, c.stream, cfg, next)
+	return update(ctx, js, c.Stream, cfg, next)
 }
 
 // update writes what Mulligan decides about a consumer over what is there.
@@ -202,16 +229,16 @@ func sameConsumer(have, want jetstream.ConsumerConfig) bool {
 // release takes this consumer's filters out of any other: on a work queue one
 // subject has one consumer.
 func (c consumerSpec) release(ctx context.Context, js jetstream.JetStream) error {
-	s, err := js.Stream(ctx, c.stream)
+	s, err := js.Stream(ctx, c.Stream)
 	if err != nil {
 		return notProvisioned(err)
 	}
 	list := s.ListConsumers(ctx)
 	for info := range list.Info() {
-		if info.Name == c.durable || info.Config.Metadata[metaDownstream] == "" {
+		if info.Name == c.Durable || info.Config.Metadata[metaDownstream] == "" {
 			continue
 		}
-		other := consumerSpec{stream: c.stream, durable: info.Name, downstream: info.Config.Metadata[metaDownstream], root: c.root}
+		other := consumerSpec{Queue: Queue{c.Stream, info.Name, c.Root}, downstream: info.Config.Metadata[metaDownstream]}
 		other.filters = slices.DeleteFunc(slices.Clone(filtersOf(info.Config)), func(f string) bool { return slices.Contains(c.filters, f) })
 		if len(other.filters) == len(filtersOf(info.Config)) {
 			continue
@@ -220,7 +247,7 @@ func (c consumerSpec) release(ctx context.Context, js jetstream.JetStream) error
 		if left := info.Config.Metadata[metaAdopt]; left != "" {
 			next.Metadata[metaAdopt] = left
 		}
-		if err := update(ctx, js, c.stream, info.Config, next); err != nil {
+		if err := update(ctx, js, c.Stream, info.Config, next); err != nil {
 			return fmt.Errorf("take kinds from downstream %s: %w", other.downstream, err)
 		}
 	}
@@ -228,9 +255,9 @@ func (c consumerSpec) release(ctx context.Context, js jetstream.JetStream) error
 }
 
 // adopt moves the messages of filters that lie before the consumer's place to
-// the end of the retries that are due: stored there first, then removed here.
+// the end of those that have come back: stored there first, then removed here.
 func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters []string) error {
-	s, err := js.Stream(ctx, c.stream)
+	s, err := js.Stream(ctx, c.Stream)
 	if err != nil {
 		return err
 	}
@@ -240,7 +267,7 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 	reached := s.CachedInfo().State.LastSeq
 	for _, f := range filters {
 		for seq := uint64(1); seq <= reached; {
-			m, err := getMsg(ctx, js, c.stream, msgAsk{Seq: seq, NextFor: f})
+			m, err := getMsg(ctx, js, c.Stream, msgAsk{Seq: seq, NextFor: f})
 			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Sequence > reached {
 				break
 			}
@@ -248,7 +275,7 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 				return err
 			}
 			if err := c.adoptOne(ctx, js, s, m); err != nil {
-				return fmt.Errorf("adopt %s: %w", Address(c.stream, m.Sequence), err)
+				return fmt.Errorf("adopt %s: %w", Address(c.Stream, m.Sequence), err)
 			}
 			seq = m.Sequence + 1
 		}
@@ -257,9 +284,9 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 }
 
 func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, m *jetstream.RawStreamMsg) error {
-	kind, token := SplitSubject(c.root, m.Subject)
-	msg := &nats.Msg{Subject: Subject(c.due, kind, SafeToken(token)), Header: m.Header, Data: m.Data}
-	if c.root != c.due {
+	kind, token := SplitSubject(c.Root, m.Subject)
+	msg := &nats.Msg{Subject: Subject(c.back, kind, SafeToken(token)), Header: m.Header, Data: m.Data}
+	if c.Root != c.back {
 		e, _ := OpenJob(kind, token, &nats.Msg{Header: m.Header, Data: m.Data}, m.Time) // malformed jobs move too: a worker spends them
 		msg = e.Moved(msg.Subject)
 	}
@@ -268,7 +295,7 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 			delete(msg.Header, name)
 		}
 	}
-	if _, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID("adopt:"+MoveID(Address(c.stream, m.Sequence), m.Time))); err != nil {
+	if _, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID("adopt:"+MoveID(Address(c.Stream, m.Sequence), m.Time))); err != nil {
 		return err
 	}
 	err := s.DeleteMsg(ctx, m.Sequence)
@@ -276,7 +303,7 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 		return nil
 	}
 	// Another process that adopts may have been faster.
-	if _, gone := getMsg(ctx, js, c.stream, msgAsk{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
+	if _, gone := getMsg(ctx, js, c.Stream, msgAsk{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
 		return nil
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"net"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -58,9 +59,9 @@ func publish(t *testing.T, e *natstest.Env, kind, id, payload string) {
 	}
 }
 
-func consumer(t *testing.T, e *natstest.Env, stream, downstream string) jetstream.Consumer {
+func consumer(t *testing.T, e *natstest.Env, q mulligan.Queue) jetstream.Consumer {
 	t.Helper()
-	c, err := e.JS.Consumer(t.Context(), stream, mulligan.DurableName(downstream))
+	c, err := e.JS.Consumer(t.Context(), q.Stream, q.Durable)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,11 +79,12 @@ func take(t *testing.T, c jetstream.Consumer) []string {
 	}
 	var got []string
 	for m := range batch.Messages() {
-		kind, token := mulligan.SplitSubject("mulligan.jobs", m.Subject())
-		if c.CachedInfo().Stream == (mulligan.Topology{}).RetriesStream() {
-			kind, token = mulligan.SplitSubject("mulligan.retry.due", m.Subject())
+		for _, q := range (mulligan.Topology{}).Queues("") {
+			if strings.HasPrefix(m.Subject(), q.Root+".") {
+				kind, token := mulligan.SplitSubject(q.Root, m.Subject())
+				got = append(got, kind+"/"+token+"="+string(m.Data()))
+			}
 		}
-		got = append(got, kind+"/"+token+"="+string(m.Data()))
 		if err := m.DoubleAck(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +124,7 @@ func TestAKindAddedToABusyDownstreamGetsItsOlderJobs(t *testing.T) {
 	a, b := normal(t, "a.x", mulligan.Pure, "llm"), normal(t, "b.x", mulligan.Pure, "llm")
 	e := provisioned(t, a)
 	top := e.Topology
-	jobs, retries := consumer(t, e, top.JobsStream(), "llm"), consumer(t, e, top.RetriesStream(), "llm")
+	jobs, adopted, retries := consumer(t, e, top.FreshQueue("llm")), consumer(t, e, top.DeferredQueue("llm")), consumer(t, e, top.DueQueue("llm"))
 	publish(t, e, "b.x", "old", "one")
 	publish(t, e, "b.x", "old 2", "two")
 	publish(t, e, "a.x", "1", "")
@@ -133,35 +135,43 @@ func TestAKindAddedToABusyDownstreamGetsItsOlderJobs(t *testing.T) {
 	if _, err := e.JS.Publish(t.Context(), due, []byte("three")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.JS.Publish(t.Context(), mulligan.Subject(top.DueRoot(), "a.x", "2"), nil); err != nil {
-		t.Fatal(err)
-	}
+	put(t, e, mulligan.Subject(top.DueRoot(), "a.x", "2"))
 	if got := take(t, retries); !slices.Equal(got, []string{"a.x/2="}) {
 		t.Fatalf("got %v, want the retry of its kind", got)
+	}
+	if _, err := e.JS.Publish(t.Context(), mulligan.Subject(top.DeferredRoot(), "b.x", "put-off"), []byte("four")); err != nil {
+		t.Fatal(err)
+	}
+	put(t, e, mulligan.Subject(top.DeferredRoot(), "a.x", "3"))
+	if got := take(t, adopted); !slices.Equal(got, []string{"a.x/3="}) {
+		t.Fatalf("got %v, want the deferred job of its kind", got)
 	}
 	for range 2 { // the second time there is nothing left to do
 		declare(t, e, b)
 	}
-	publish(t, e, "b.x", "new", "four")
-	if got := take(t, jobs); !slices.Equal(got, []string{"b.x/new=four"}) {
+	publish(t, e, "b.x", "new", "five")
+	if got := take(t, jobs); !slices.Equal(got, []string{"b.x/new=five"}) {
 		t.Errorf("fresh jobs: got %v, want the new one", got)
 	}
-	got := take(t, retries)
+	if got := take(t, retries); !slices.Equal(got, []string{"b.x/parked=three"}) {
+		t.Errorf("adopted retries: got %v, want the one that is due", got)
+	}
+	got := take(t, adopted)
 	slices.Sort(got)
-	if want := []string{"b.x/" + mulligan.Token("old 2") + "=two", "b.x/old=one", "b.x/parked=three"}; !slices.Equal(got, want) {
+	if want := []string{"b.x/" + mulligan.Token("old 2") + "=two", "b.x/old=one", "b.x/put-off=four"}; !slices.Equal(got, want) {
 		t.Errorf("adopted jobs: got %v, want %v", got, want)
 	}
 	if c := e.Account(t); c.Held() != 0 {
 		t.Errorf("left over: %+v", c)
 	}
-	for _, before := range []jetstream.Consumer{jobs, retries} {
-		stream := before.CachedInfo().Stream
-		after := consumer(t, e, stream, "llm").CachedInfo()
-		if !after.Created.Equal(before.CachedInfo().Created) {
-			t.Errorf("the consumer on %s was made again", stream)
+	for _, c := range []jetstream.Consumer{jobs, adopted, retries} {
+		before := c.CachedInfo()
+		after := consumer(t, e, mulligan.Queue{Stream: before.Stream, Durable: before.Name}).CachedInfo()
+		if !after.Created.Equal(before.Created) {
+			t.Errorf("the consumer %s on %s was made again", before.Name, before.Stream)
 		}
 		if left := after.Config.Metadata["mulligan.adopt"]; left != "" {
-			t.Errorf("the consumer on %s still has to adopt %q", stream, left)
+			t.Errorf("the consumer %s on %s still has to adopt %q", before.Name, before.Stream, left)
 		}
 	}
 }
@@ -174,9 +184,9 @@ func TestAnAdoptedJobIsOpenedAsItWasPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, e, "a", "1", "")
-	take(t, consumer(t, e, e.Topology.JobsStream(), "d"))
+	take(t, consumer(t, e, e.Topology.FreshQueue("d")))
 	declare(t, e, b)
-	m, err := consumer(t, e, e.Topology.RetriesStream(), "d").Next(jetstream.FetchMaxWait(5 * time.Second))
+	m, err := consumer(t, e, e.Topology.DeferredQueue("d")).Next(jetstream.FetchMaxWait(5 * time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +202,7 @@ func TestAnAdoptedJobIsOpenedAsItWasPublished(t *testing.T) {
 func TestAnAdoptionThatACrashEndedIsFinished(t *testing.T) {
 	a, b := normal(t, "a", mulligan.Pure, "d"), normal(t, "b", mulligan.Pure, "d")
 	e := provisioned(t, a)
-	jobs := consumer(t, e, e.Topology.JobsStream(), "d")
+	jobs := consumer(t, e, e.Topology.FreshQueue("d"))
 	publish(t, e, "b", "old", "")
 	publish(t, e, "a", "1", "")
 	take(t, jobs)
@@ -204,7 +214,7 @@ func TestAnAdoptionThatACrashEndedIsFinished(t *testing.T) {
 		t.Fatal(err)
 	}
 	declare(t, e, b)
-	if got := take(t, consumer(t, e, e.Topology.RetriesStream(), "d")); !slices.Equal(got, []string{"b/old="}) {
+	if got := take(t, consumer(t, e, e.Topology.DeferredQueue("d"))); !slices.Equal(got, []string{"b/old="}) {
 		t.Errorf("adopted: got %v, want the job that was left behind", got)
 	}
 }
@@ -213,7 +223,7 @@ func TestAKindMovesToAnotherDownstream(t *testing.T) {
 	a, b, c := normal(t, "a", mulligan.Pure, "one"), normal(t, "b", mulligan.Pure, "one"), normal(t, "c", mulligan.Pure, "two")
 	e := provisioned(t, a, b, c)
 	top := e.Topology
-	one, two := consumer(t, e, top.JobsStream(), "one"), consumer(t, e, top.JobsStream(), "two")
+	one, two := consumer(t, e, top.FreshQueue("one")), consumer(t, e, top.FreshQueue("two"))
 	publish(t, e, "b", "old", "")
 	publish(t, e, "c", "1", "")
 	if got := take(t, two); !slices.Equal(got, []string{"c/1="}) {
@@ -229,8 +239,8 @@ func TestAKindMovesToAnotherDownstream(t *testing.T) {
 	if got := take(t, two); !slices.Equal(got, []string{"b/new="}) {
 		t.Errorf("the new downstream: got %v, want the new job", got)
 	}
-	if got := take(t, consumer(t, e, top.RetriesStream(), "two")); !slices.Equal(got, []string{"b/old="}) {
-		t.Errorf("the new downstream's retries: got %v, want the adopted job", got)
+	if got := take(t, consumer(t, e, top.DeferredQueue("two"))); !slices.Equal(got, []string{"b/old="}) {
+		t.Errorf("what came back to the new downstream: got %v, want the adopted job", got)
 	}
 	a.Downstream = "two"
 	declare(t, e, a) // the old downstream has no kind left
@@ -272,12 +282,12 @@ func TestKindsFromSeveralProcessesAtOnceAreAllServed(t *testing.T) {
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
-	c := consumer(t, e, e.Topology.JobsStream(), "d")
+	c := consumer(t, e, e.Topology.FreshQueue("d"))
 	got := slices.Sorted(slices.Values(c.CachedInfo().Config.FilterSubjects))
 	if slices.Sort(filters); !slices.Equal(got, filters) {
 		t.Errorf("got filters %v, want %v", got, filters)
 	}
-	served := append(take(t, c), take(t, consumer(t, e, e.Topology.RetriesStream(), "d"))...)
+	served := append(take(t, c), take(t, consumer(t, e, e.Topology.DeferredQueue("d")))...)
 	if len(served) != len(filters) {
 		t.Errorf("served %v, want one job of each kind", served)
 	}
@@ -293,14 +303,14 @@ func TestConsumersNeedTheTopology(t *testing.T) {
 func TestConsumersAreUpdatedInPlace(t *testing.T) {
 	a := normal(t, "a", mulligan.Pure, "d")
 	e := provisioned(t, a)
-	before := consumer(t, e, e.Topology.JobsStream(), "d").CachedInfo()
+	before := consumer(t, e, e.Topology.FreshQueue("d")).CachedInfo()
 	cfg := before.Config
 	cfg.AckWait, cfg.MaxAckPending = time.Hour, 5
 	if _, err := e.JS.UpdateConsumer(t.Context(), e.Topology.JobsStream(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	declare(t, e, a)
-	after := consumer(t, e, e.Topology.JobsStream(), "d").CachedInfo()
+	after := consumer(t, e, e.Topology.FreshQueue("d")).CachedInfo()
 	if after.Config.AckWait != mulligan.AckWait || after.Config.MaxAckPending != -1 || !after.Created.Equal(before.Created) {
 		t.Errorf("got %+v made at %v, want it as it was made at %v", after.Config, after.Created, before.Created)
 	}
@@ -313,12 +323,12 @@ func TestAJobWithABrokenHeaderBlockIsAdopted(t *testing.T) {
 		raw(t, e, fmt.Sprintf("HPUB mulligan.jobs.b.%d %d %d\r\n%sp\r\n", i, len(block), len(block)+1, block))
 	}
 	publish(t, e, "a", "1", "")
-	take(t, consumer(t, e, e.Topology.JobsStream(), "d"))
+	take(t, consumer(t, e, e.Topology.FreshQueue("d")))
 	if c := e.Account(t); c.Jobs != 2 {
 		t.Fatalf("the server refused the jobs: %+v", c)
 	}
 	declare(t, e, b)
-	got := take(t, consumer(t, e, e.Topology.RetriesStream(), "d"))
+	got := take(t, consumer(t, e, e.Topology.DeferredQueue("d")))
 	if slices.Sort(got); !slices.Equal(got, []string{"b/0=p", "b/1=p"}) {
 		t.Errorf("adopted: got %v, want both", got)
 	}
@@ -352,8 +362,8 @@ func TestKindsAddedAtOnceToABusyDownstreamStrandNoJob(t *testing.T) {
 			e := provisioned(t, normal(t, "k0", mulligan.Keyed, "d"))
 			busy, end := context.WithCancel(t.Context())
 			var pulls, pubs, adds sync.WaitGroup
-			for _, stream := range []string{e.Topology.JobsStream(), e.Topology.RetriesStream()} {
-				c := consumer(t, e, stream, "d")
+			for _, q := range e.Topology.Queues("d") {
+				c := consumer(t, e, q)
 				pulls.Go(func() { drain(busy, c) })
 			}
 			publishing, stop := context.WithCancel(t.Context())

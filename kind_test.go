@@ -63,7 +63,7 @@ func TestOnlyAKeyedJobNeedsAnID(t *testing.T) {
 
 func TestDurableNamesOfDownstreamsDiffer(t *testing.T) {
 	seen := map[string]string{}
-	for _, d := range []string{"default", "a.b", "a-b", "a_b", "a:b", "a_2Eb", "a__2Eb", "A.b", "127.0.0.1:9000", "127_0_0_1_9000", "_scheduler"} {
+	for _, d := range []string{"default", "a.b", "a-b", "a_b", "a:b", "a_2Eb", "a__2Eb", "A.b", "127.0.0.1:9000", "127_0_0_1_9000", "_scheduler", "default_deferred", "default_5Fdeferred"} {
 		name := mulligan.DurableName(d)
 		if strings.ContainsAny(name, ".*> /\\") {
 			t.Errorf("DurableName(%q) = %q, which no consumer may be called", d, name)
@@ -75,6 +75,11 @@ func TestDurableNamesOfDownstreamsDiffer(t *testing.T) {
 			t.Errorf("downstream %q takes the schedulers' consumer", d)
 		}
 		seen[name] = d
+		deferred := mulligan.Topology{}.DeferredQueue(d).Durable
+		if other, taken := seen[deferred]; taken {
+			t.Errorf("the deferred jobs of downstream %q and downstream %q share the consumer %q", d, other, deferred)
+		}
+		seen[deferred] = d
 	}
 }
 

@@ -135,15 +135,16 @@ func (s Status) ended() bool { return s.Record != nil && s.Record.Ended() }
 
 // locate finds the messages of a key that has not ended.
 func (p *Publisher) locate(ctx context.Context, kind, token string, r *Record) (string, error) {
-	jobs, retries := p.Topology.JobsStream(), p.Topology.RetriesStream()
+	t, jobs, retries := p.Topology, p.Topology.JobsStream(), p.Topology.RetriesStream()
 	for _, place := range []struct {
 		stream, subject string
 		found           func(m *jetstream.RawStreamMsg) (string, error)
 	}{
-		{retries, Subject(p.Topology.SpentRoot(), kind, token), is(StatusSpent)},
-		{retries, Subject(p.Topology.DueRoot(), kind, token), p.delivered(ctx, retries, kind, r)},
-		{retries, Subject(p.Topology.AtRoot(), kind, token) + ".*", is(StatusWaiting)},
-		{jobs, Subject(p.Topology.JobsRoot(), kind, token), p.delivered(ctx, jobs, kind, r)},
+		{retries, Subject(t.SpentRoot(), kind, token), is(StatusSpent)},
+		{retries, Subject(t.DueRoot(), kind, token), p.delivered(ctx, t.DueQueue, kind, r)},
+		{retries, Subject(t.DeferredRoot(), kind, token), p.delivered(ctx, t.DeferredQueue, kind, r)},
+		{retries, Subject(t.AtRoot(), kind, token) + ".*", is(StatusWaiting)},
+		{jobs, Subject(t.JobsRoot(), kind, token), p.delivered(ctx, t.FreshQueue, kind, r)},
 	} {
 		m, err := getMsg(ctx, p.js, place.stream, msgAsk{LastFor: place.subject})
 		if err == nil {
@@ -166,7 +167,7 @@ func is(state string) func(*jetstream.RawStreamMsg) (string, error) {
 // delivered tells queued from running and waiting: a message at or before the
 // place that its consumer has reached is in a worker's hands, or between two
 // attempts.
-func (p *Publisher) delivered(ctx context.Context, stream, kind string, r *Record) func(*jetstream.RawStreamMsg) (string, error) {
+func (p *Publisher) delivered(ctx context.Context, from func(downstream string) Queue, kind string, r *Record) func(*jetstream.RawStreamMsg) (string, error) {
 	return func(m *jetstream.RawStreamMsg) (string, error) {
 		if r != nil && r.Move != nil && r.Move.Verb == Nak && r.Move.Due.After(time.Now()) {
 			return StatusWaiting, nil
@@ -175,7 +176,8 @@ func (p *Publisher) delivered(ctx context.Context, stream, kind string, r *Recor
 		if !ok {
 			return StatusQueued, nil // nobody serves it
 		}
-		c, err := p.js.Consumer(ctx, stream, DurableName(k.Downstream))
+		q := from(k.Downstream)
+		c, err := p.js.Consumer(ctx, q.Stream, q.Durable)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return StatusQueued, nil
 		}

@@ -28,18 +28,18 @@ func TestStatus(t *testing.T) {
 		{"a job behind others in a worker's hands is queued", func(t *testing.T, e *natstest.Env) {
 			serve(t, e)
 			publish(t, e, "email.send", "0", "")
-			pull(t, e, e.Topology.JobsStream())
+			pull(t, e, e.Topology.FreshQueue("mailer"))
 			publish(t, e, "email.send", "1", "")
 		}, "queued"},
 		{"a job in a worker's hands is running", func(t *testing.T, e *natstest.Env) {
 			serve(t, e)
 			publish(t, e, "email.send", "1", "")
-			pull(t, e, e.Topology.JobsStream())
+			pull(t, e, e.Topology.FreshQueue("mailer"))
 		}, "running"},
 		{"a job between two attempts is waiting", func(t *testing.T, e *natstest.Env) {
 			serve(t, e)
 			publish(t, e, "email.send", "1", "")
-			pull(t, e, e.Topology.JobsStream())
+			pull(t, e, e.Topology.FreshQueue("mailer"))
 			writeRecord(t, e, key, &mulligan.Record{State: mulligan.Live, Move: &mulligan.Move{Verb: mulligan.Nak, Due: time.Now().Add(time.Minute)}})
 		}, "waiting"},
 		{"a parked job is waiting", func(t *testing.T, e *natstest.Env) {
@@ -56,7 +56,18 @@ func TestStatus(t *testing.T) {
 		{"a retry in a worker's hands is running", func(t *testing.T, e *natstest.Env) {
 			serve(t, e)
 			put(t, e, mulligan.Subject(e.Topology.DueRoot(), "email.send", "1"))
-			pull(t, e, e.Topology.RetriesStream())
+			pull(t, e, e.Topology.DueQueue("mailer"))
+		}, "running"},
+		{"a deferred job that is due is queued", func(t *testing.T, e *natstest.Env) {
+			serve(t, e)
+			put(t, e, mulligan.Subject(e.Topology.DeferredRoot(), "email.send", "1"))
+			put(t, e, mulligan.Subject(e.Topology.DueRoot(), "email.send", "0"))
+			pull(t, e, e.Topology.DueQueue("mailer"))
+		}, "queued"},
+		{"a deferred job in a worker's hands is running", func(t *testing.T, e *natstest.Env) {
+			serve(t, e)
+			put(t, e, mulligan.Subject(e.Topology.DeferredRoot(), "email.send", "1"))
+			pull(t, e, e.Topology.DeferredQueue("mailer"))
 		}, "running"},
 		{"a job handed to the schedulers is spent", func(t *testing.T, e *natstest.Env) {
 			put(t, e, mulligan.Subject(e.Topology.SpentRoot(), "email.send", "1"))
@@ -92,9 +103,9 @@ func serve(t *testing.T, e *natstest.Env) {
 }
 
 // pull hands one message to a worker that does nothing with it.
-func pull(t *testing.T, e *natstest.Env, stream string) {
+func pull(t *testing.T, e *natstest.Env, q mulligan.Queue) {
 	t.Helper()
-	if _, err := consumer(t, e, stream, "mailer").Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
+	if _, err := consumer(t, e, q).Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -96,9 +96,9 @@ func TestAnEmptyJobWithAStatusIsAdopted(t *testing.T) {
 	const block = "NATS/1.0 404\r\n\r\n"
 	raw(t, e, fmt.Sprintf("HPUB mulligan.jobs.b.0 %d %d\r\n%s\r\n", len(block), len(block), block))
 	publish(t, e, "a", "1", "")
-	take(t, consumer(t, e, e.Topology.JobsStream(), "d"))
+	take(t, consumer(t, e, e.Topology.FreshQueue("d")))
 	declare(t, e, b)
-	if got := take(t, consumer(t, e, e.Topology.RetriesStream(), "d")); len(got) != 1 || got[0] != "b/0=" {
+	if got := take(t, consumer(t, e, e.Topology.DeferredQueue("d"))); len(got) != 1 || got[0] != "b/0=" {
 		t.Errorf("adopted: got %v, want it", got)
 	}
 }

@@ -100,8 +100,8 @@ func (t Topology) BudgetBucket() string { return t.prefix() + "_budget" }
 // KindsBucket holds what each kind is, as its workers declared it.
 func (t Topology) KindsBucket() string { return t.prefix() + "_kinds" }
 
-// JobsRoot, AtRoot, DueRoot, SpentRoot, DeadRoot and EventsRoot begin the
-// subjects; kind and token follow.
+// JobsRoot, AtRoot, DueRoot, DeferredRoot, SpentRoot, DeadRoot and EventsRoot
+// begin the subjects; kind and token follow.
 func (t Topology) JobsRoot() string { return t.prefix() + ".jobs" }
 
 // AtRoot begins the subjects of schedules.
@@ -109,6 +109,10 @@ func (t Topology) AtRoot() string { return t.prefix() + ".retry.at" }
 
 // DueRoot begins the subjects of retries that are due.
 func (t Topology) DueRoot() string { return t.prefix() + ".retry.due" }
+
+// DeferredRoot begins the subjects of deferred jobs that are due and are no
+// retries: they are pulled without a token of their downstream.
+func (t Topology) DeferredRoot() string { return t.prefix() + ".retry.deferred" }
 
 // SpentRoot begins the subjects of spent jobs.
 func (t Topology) SpentRoot() string { return t.prefix() + ".retry.spent" }

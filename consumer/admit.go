@@ -29,6 +29,7 @@ type facts struct {
 	hasUser   bool
 	place     budget.Place // the user's, once it was asked for
 	fromJobs  bool         // lies in the stream of jobs, so it is not a retry that is due
+	deferred  bool         // has come back from a deferral, and was pulled without a token
 	policy    mulligan.Policy
 }
 
@@ -51,6 +52,10 @@ func (f facts) mine(r *mulligan.Record) bool {
 	return r.Move != nil && r.Move.Address == f.address
 }
 
+// paid reports whether a token was taken for the retry of the message, when it
+// was nak'd.
+func (f facts) paid(r *mulligan.Record) bool { return f.mine(r) && r.Move.Verb == mulligan.Nak }
+
 // admit decides about a message before it runs, given the record of its key
 // (without a state if there is none), and notes in the record what must be
 // known if this process ends. It reports whether the record must be stored.
@@ -71,6 +76,10 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 		// again, or left behind by a crash. One that was parked until then or later
 		// is exempt: it is due by the server's clock.
 		return verdict{Verb: wait, Reason: mulligan.InProgress, Due: r.Move.Due.Add(f.policy.Timeout)}, false
+	case f.deferred && r.Retried() && !f.paid(r):
+		// Another message of its key has failed since it was deferred. It waits where
+		// nothing is pulled without a token.
+		return verdict{Verb: wait, Reason: mulligan.InProgress, Due: f.now}, false
 	case (f.fromJobs || r.State == "") && f.now.Before(f.notBefore): // without a record: adopted
 		return decide(r, f, verdict{Verb: deferred, Reason: mulligan.NotYet, Due: f.notBefore}), true
 	case r.Open() != nil && r.Start.Delivery == f.start:

@@ -35,6 +35,7 @@ func TestAdmit(t *testing.T) {
 		return &mulligan.Move{Address: address, Verb: v, Reason: mulligan.UserBudget, Due: noon.Add(due), ErrorType: "http_500", Error: "boom"}
 	}
 	again := func(f *facts) { f.again = true }
+	cameBack := func(f *facts) { f.fromJobs, f.deferred = false, true }
 	hinted := mulligan.Record{State: mulligan.Parked, Payload: published, Attempts: 1, Move: &mulligan.Move{Address: "J:1", Verb: mulligan.Park, Due: noon, Unasked: true}}
 	place := func(in time.Duration, denied bool) func(*facts) {
 		return func(f *facts) {
@@ -84,6 +85,10 @@ func TestAdmit(t *testing.T) {
 		{"nor after a call that ended without a word", mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: &mulligan.Start{Delivery: "s0", At: noon.Add(-25 * time.Hour)}}, func(f *facts) { f.again, f.alone, f.effect, f.keyTTL = true, true, mulligan.Keyed, 24*time.Hour }, spend, mulligan.InDoubt, true, mulligan.Spent},
 		{"one that it remembers is", mulligan.Record{State: mulligan.Parked, Payload: published, FirstCall: noon.Add(-23 * time.Hour)}, func(f *facts) { f.effect, f.keyTTL = mulligan.Keyed, 24*time.Hour }, run, "", false, mulligan.Parked},
 		{"a done key whose letter is to be taken back says so again", mulligan.Record{State: mulligan.Done, Payload: published, Letter: true}, again, settle, mulligan.InDoubt, false, mulligan.Done},
+		{"a deferred first attempt runs", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Defer, 0)}, cameBack, run, "", false, mulligan.Parked},
+		{"a job that snoozed after a failure runs", mulligan.Record{State: mulligan.Parked, Payload: published, Attempts: 1, Move: &mulligan.Move{Address: "J:1", Verb: mulligan.Defer, Reason: mulligan.Snoozed}}, cameBack, run, "", false, mulligan.Parked},
+		{"a deferred job whose key has failed meanwhile has no token and waits for one", mulligan.Record{State: mulligan.Live, Payload: published, Attempts: 1, Move: move("J:1", mulligan.Nak, -time.Second)}, cameBack, wait, mulligan.InProgress, false, mulligan.Live},
+		{"a deferred job that was nak'd has its token", mulligan.Record{State: mulligan.Live, Payload: published, Attempts: 1, Move: move("J:7", mulligan.Nak, -time.Second)}, cameBack, run, "", false, mulligan.Live},
 		{"without a user nobody is asked", hinted, func(f *facts) { f.fromJobs = false }, run, "", false, mulligan.Parked},
 		{"after a nak, whose attempt had an end, it takes one start more", mulligan.Record{State: mulligan.Live, Payload: published, Starts: maxStarts - 1, Move: move("J:7", mulligan.Nak, 0)}, func(f *facts) { f.again, f.alone = true, true }, run, "", true, mulligan.Live},
 		{"a job for later published again waits behind the first", mulligan.Record{State: mulligan.Parked, Payload: published, Move: move("J:1", mulligan.Defer, time.Minute)}, func(f *facts) { f.notBefore = noon.Add(time.Minute) }, wait, mulligan.InProgress, false, mulligan.Parked},

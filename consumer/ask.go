@@ -65,14 +65,14 @@ func (a *askOnce) take(ctx context.Context, v verdict) error {
 	return err
 }
 
-// takeNak takes a place for a nak and a token for the retry, both or none. A
-// message that was parked comes back among the retries that are due, where
-// nothing is pulled without a token.
+// takeNak takes a place for a nak and a token for the retry, both or none. What
+// was pulled among the retries that are due comes back there, where nothing is
+// pulled without a token.
 func (a *askOnce) takeNak() bool {
 	if !a.k.naks.Take(a.here, a.here.Add(a.delay), int(a.d.lane.peers.Load())) {
 		return false
 	}
-	if !a.d.fromJobs {
+	if a.d.from == a.d.lane.due {
 		return true
 	}
 	after := budget.Failed

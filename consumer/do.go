@@ -85,7 +85,7 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 	err := w.ledger.Update(ctx, "admit", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
 		d.now = w.clock.Now()
 		v, store = admit(r, d.facts)
-		d.life = r.Replay
+		d.heed(r)
 		rec, decided = r, store || decided && r.Move != nil && r.Move.Address == d.address
 		return store
 	})
@@ -194,7 +194,8 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 		if v, first = succeed(r, e, result); first && len(r.History) > 1 {
 			last = r.History[len(r.History)-2].ErrorType
 		}
-		attempts, d.life = r.Attempts, r.Replay
+		attempts = r.Attempts
+		d.heed(r)
 		return first
 	})
 	if err != nil {
@@ -224,7 +225,8 @@ func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) ver
 		e.facts = d.facts
 		var err error
 		v, store, err = fail(r, e, func(v verdict) (mulligan.Grant, error) { return asked.grant(ctx, v, d.now) })
-		attempts, d.life = r.Attempts, r.Replay
+		attempts = r.Attempts
+		d.heed(r)
 		return store && err == nil
 	})
 	asked.settle(ctx, v)

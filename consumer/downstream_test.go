@@ -31,10 +31,10 @@ func (f *floor) stands(t *testing.T) consumer.DownstreamState {
 	return s.Downstreams[0]
 }
 
-// pulled is how many messages of a stream were delivered and not acknowledged.
-func (f *floor) pulled(t *testing.T, stream string) int {
+// pulled is how many messages of a queue were delivered and not acknowledged.
+func (f *floor) pulled(t *testing.T, q mulligan.Queue) int {
 	t.Helper()
-	c, err := f.JS.Consumer(t.Context(), stream, mulligan.DurableName(mulligan.DefaultDownstream))
+	c, err := f.JS.Consumer(t.Context(), q.Stream, q.Durable)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +300,7 @@ func TestNoRetryIsPulledWhileTheDownstreamAskedToWait(t *testing.T) {
 		time.Sleep(time.Second)
 		f.publish(t, mulligan.Job{ID: "hint"})
 		time.Sleep(45 * time.Second)
-		if n, pulled := len(f.log.of("retried")), f.pulled(t, mulligan.Topology{}.RetriesStream()); n != 0 || pulled > 1 {
+		if n, pulled := len(f.log.of("retried")), f.pulled(t, mulligan.Topology{}.DueQueue(mulligan.DefaultDownstream)); n != 0 || pulled > 1 {
 			t.Errorf("%d retries ran and %d were pulled while the gate is closed", n, pulled)
 		}
 		if s := f.stands(t); s.Held != string(budget.GateClosed) {

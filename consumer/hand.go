@@ -17,6 +17,7 @@ type delivery struct {
 	env    mulligan.Envelope
 	bad    error     // why it is not a job
 	life   string    // the last reopening of the key, as its record named it
+	retry  bool      // as its record says, what comes next is a retry
 	tries  int       // attempts that are known of, the one that runs included
 	stored time.Time // when the server stored it
 	from   *source
@@ -40,19 +41,23 @@ func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 		d.bad = err
 		return d
 	}
-	kind, token := mulligan.SplitSubject(s.root, msg.Subject)
-	if s.jobs {
+	kind, token := mulligan.SplitSubject(s.Root, msg.Subject)
+	fresh := s == s.lane.fresh
+	if fresh {
 		d.env, d.bad = mulligan.OpenJob(kind, token, msg, meta.Timestamp)
 	} else {
 		d.env, d.bad = mulligan.OpenMoved(kind, token, msg)
 	}
 	d.stored, d.ahead = meta.Timestamp, meta.NumPending
 	d.facts = facts{
-		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: s.jobs, again: meta.NumDelivered > 1,
+		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: fresh, deferred: s == s.lane.deferred, again: meta.NumDelivered > 1,
 		start: msg.Reply, deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
 	}
 	return d
 }
+
+// heed notes what a move of d needs to know of the record of its key.
+func (d *delivery) heed(r *mulligan.Record) { d.life, d.retry = r.Replay, r.Retried() }
 
 // hand holds the messages that this worker was given and has not let go of. It
 // gives the server a sign of each, so that no other worker gets it meanwhile.

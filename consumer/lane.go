@@ -25,13 +25,16 @@ const (
 	maxPause = 5 * time.Second // between pulls that fail
 )
 
-// lane runs the jobs of one downstream: fresh ones and retries that are due are
-// pulled apart, so that neither crowds out the other, and share its slots.
+// lane runs the jobs of one downstream: fresh ones, those that were deferred and
+// retries that are due are pulled apart, so that none crowds out the others, and
+// share its slots.
 type lane struct {
 	w          *Worker
 	downstream string
 	slots      int
-	fresh, due *source
+	fresh      *source
+	deferred   *source
+	due        *source
 	pace       pace
 	calls      *budget.Downstream
 	peers      atomic.Int32 // live workers of the downstream, this one included
@@ -44,11 +47,9 @@ type lane struct {
 
 // source is a consumer and what was pulled from it.
 type source struct {
+	mulligan.Queue
 	lane     *lane
 	messages *pull.Source
-	stream   string
-	root     string // of its subjects
-	jobs     bool
 	pulled   chan *delivery
 
 	mu    sync.Mutex
@@ -70,47 +71,43 @@ func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
 	}
 	l := &lane{w: w, downstream: downstream, slots: limits.Slots, calls: calls, phase: budget.PhaseClosed}
 	l.peers.Store(1)
-	l.fresh = l.source(w.Topology.JobsStream(), w.Topology.JobsRoot(), true)
-	l.due = l.source(w.Topology.RetriesStream(), w.Topology.DueRoot(), false)
-	for _, s := range []*source{l.fresh, l.due} {
-		if err := s.attach(ctx, w.js, downstream); err != nil {
+	l.fresh = l.source(w.Topology.FreshQueue(downstream))
+	l.deferred = l.source(w.Topology.DeferredQueue(downstream))
+	l.due = l.source(w.Topology.DueQueue(downstream))
+	for _, s := range l.sources() {
+		if _, err := w.js.Consumer(ctx, s.Stream, s.Durable); err != nil {
 			return nil, err
 		}
 	}
 	return l, nil
 }
 
-func (l *lane) source(stream, root string, jobs bool) *source {
-	// Both loops together never pull more than this ahead, so sending never blocks.
-	s := &source{lane: l, stream: stream, root: root, jobs: jobs, pulled: make(chan *delivery, 4*maxPull)}
+func (l *lane) sources() []*source { return []*source{l.fresh, l.deferred, l.due} }
+
+func (l *lane) source(q mulligan.Queue) *source {
+	// All its loops together never pull more than this ahead, so sending never blocks.
+	s := &source{Queue: q, lane: l, messages: pull.From(l.w.js, q.Stream, q.Durable), pulled: make(chan *delivery, 4*maxPull)}
 	s.moved = sync.NewCond(&s.mu)
 	return s
-}
-
-func (s *source) attach(ctx context.Context, js jetstream.JetStream, downstream string) error {
-	durable := mulligan.DurableName(downstream)
-	s.messages = pull.From(js, s.stream, durable)
-	_, err := js.Consumer(ctx, s.stream, durable)
-	return err
 }
 
 // run pulls and runs jobs until ctx ends and those begun have ended; hard ends
 // the handlers. Two overlapping pulls of fresh jobs keep the slots fed.
 func (l *lane) run(ctx, hard context.Context) {
 	var pulls, slots sync.WaitGroup
-	for _, s := range []*source{l.fresh, l.due} {
+	for _, s := range l.sources() {
 		wake := context.AfterFunc(ctx, s.wake)
 		defer wake()
 	}
-	for range 2 {
-		pulls.Go(func() { l.pull(ctx) })
+	for _, s := range []*source{l.fresh, l.fresh, l.deferred} {
+		pulls.Go(func() { l.pull(ctx, s) })
 	}
 	pulls.Go(func() { l.pullDue(ctx) })
 	for range l.slots {
 		l.open(ctx, hard, &slots)
 	}
 	pulls.Wait()
-	for _, s := range []*source{l.fresh, l.due} {
+	for _, s := range l.sources() {
 		close(s.pulled)
 		for d := range s.pulled {
 			l.giveBack(d, "shutdown")
@@ -140,6 +137,7 @@ func (l *lane) slot(ctx, hard context.Context) {
 		var d *delivery
 		select {
 		case d = <-l.fresh.pulled:
+		case d = <-l.deferred.pulled:
 		case d = <-l.due.pulled:
 		case <-ctx.Done():
 			return
@@ -184,18 +182,19 @@ func (l *lane) giveBack(d *delivery, why string) {
 	l.leave(d)
 }
 
-// pull fetches fresh jobs until ctx ends, but none while the downstream is held.
-func (l *lane) pull(ctx context.Context) {
+// pull fetches jobs that need no token until ctx ends, but none while the
+// downstream is held.
+func (l *lane) pull(ctx context.Context, s *source) {
 	for fails := 0; l.calls.Await(ctx, l.calls.Held) == nil; {
-		if l.w.holding.Load() {
+		if s == l.fresh && l.w.holding.Load() {
 			_ = pause.For(ctx, holdWait)
 			continue
 		}
 		n := l.ahead(time.Now())
-		if !l.fresh.await(ctx, n) {
+		if !s.await(ctx, n) {
 			return
 		}
-		fails = l.recover(ctx, l.fresh, l.fetch(ctx, l.fresh, n, func(*delivery) {}), fails)
+		fails = l.recover(ctx, s, l.fetch(ctx, s, n, func(*delivery) {}), fails)
 	}
 }
 
@@ -266,7 +265,7 @@ func (l *lane) recover(ctx context.Context, s *source, err error, fails int) int
 	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
 		err = errors.Join(err, l.w.Topology.EnsureConsumers(ctx, l.w.js, []string{l.downstream}))
 	}
-	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.stream).Msg("pull; trying again")
+	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.Stream).Msg("pull; trying again")
 	_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))
 	return fails
 }

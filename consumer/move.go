@@ -56,16 +56,20 @@ type successor struct {
 	opts []jetstream.PublishOpt
 }
 
-// parked is the schedule that brings the message back when it is due. Its
+// parked is the schedule that brings the message back when it is due: a retry to
+// where a token is needed, all else to where jobs are pulled without. Its
 // subject ends with the origin's address, since publishing on a subject where a
 // schedule waits would replace it.
 func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
 	t := w.Topology
-	origin := durableAddress(d.address)
+	origin, back := durableAddress(d.address), t.DeferredRoot()
+	if d.retry {
+		back = t.DueRoot()
+	}
 	msg := d.env.Parked(mulligan.Subject(t.AtRoot(), d.env.Kind, d.env.Token)+"."+origin, due)
 	// Written here, since the client's option cuts a time to the second before.
 	msg.Header.Set(jetstream.ScheduleHeader, "@at "+due.UTC().Format(time.RFC3339Nano))
-	msg.Header.Set(jetstream.ScheduleTargetHeader, mulligan.Subject(t.DueRoot(), d.env.Kind, d.env.Token))
+	msg.Header.Set(jetstream.ScheduleTargetHeader, mulligan.Subject(back, d.env.Kind, d.env.Token))
 	return successor{msg: msg, opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + d.moveID())}}
 }
 

@@ -240,13 +240,13 @@ func (w *Worker) provision(ctx context.Context) error {
 		return err
 	}
 	for _, d := range w.downstreams() {
-		for _, s := range []string{w.Topology.JobsStream(), w.Topology.RetriesStream()} {
-			c, missing := w.js.Consumer(ctx, s, mulligan.DurableName(d))
+		for _, q := range w.Topology.Queues(d) {
+			c, missing := w.js.Consumer(ctx, q.Stream, q.Durable)
 			if missing != nil {
-				return fmt.Errorf("no consumer for downstream %s on %s and no way to make one: run `mulligan provision --config FILE` with rights to do so (%w)", d, s, err)
+				return fmt.Errorf("no consumer %s for downstream %s on %s and no way to make one: run `mulligan provision --config FILE` with rights to do so (%w)", q.Durable, d, q.Stream, err)
 			}
 			if lacks := w.lacks(c.CachedInfo().Config, d); lacks != "" {
-				return fmt.Errorf("the consumer of downstream %s on %s lacks kind %s: run `mulligan provision --config FILE` with rights to do so (%w)", d, s, lacks, err)
+				return fmt.Errorf("the consumer %s of downstream %s on %s lacks kind %s: run `mulligan provision --config FILE` with rights to do so (%w)", q.Durable, d, q.Stream, lacks, err)
 			}
 		}
 	}

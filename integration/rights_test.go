@@ -102,10 +102,17 @@ func TestRightsOfEachRoleAreEnough(t *testing.T) {
 		})
 	}
 	events := follow(t, operator)
-	pub := mulligan.Publisher{Conn: g.as(t, "publisher"), Kinds: kinds}
+	added := normal(t, "sms.send", mulligan.Keyed)
+	pub := mulligan.Publisher{Conn: g.as(t, "publisher"), Kinds: append(kinds, added)}
+	if _, err := pub.Publish(t.Context(), mulligan.Job{Kind: added.Name, ID: "early"}); err != nil {
+		t.Fatal(err)
+	}
 	for _, k := range kinds {
 		for _, id := range []string{"works", "recovers", "dies"} {
 			job := mulligan.Job{Kind: k.Name, ID: id, User: "ada"}
+			if id == "recovers" {
+				job.NotBefore = time.Now().Add(time.Second)
+			}
 			for range 2 { // the second is a duplicate
 				if _, err := pub.Publish(t.Context(), job); err != nil {
 					t.Errorf("publish %s %s: %v", k.Name, id, err)
@@ -129,6 +136,7 @@ func TestRightsOfEachRoleAreEnough(t *testing.T) {
 		}
 	}
 	events.await(t, mulligan.EventDead, len(kinds))
+	provisionAs(t, operator, []mulligan.Kind{added}) // adopts its job
 	stop()
 	roles.Wait()
 	g.mu.Lock()

@@ -35,6 +35,8 @@ func (c *Model) admit(r *record, m msg, late bool) decision {
 		return c.spend(r, m, exhausted)
 	case c.SecondWaits && !mine && r.waits && !c.exempt(m):
 		return decision{then: pubWait, why: "another's retry is not yet due"}
+	case c.RetryNeedsToken && m.first && r.retried() && !r.paid(m):
+		return decision{then: pubWait, why: "it is a retry by now, and has no token"}
 	case m.again && r.starts >= c.Starts:
 		return c.spend(r, m, crashed)
 	}
@@ -131,7 +133,9 @@ func (c *Model) fail(r *record, p proc, long bool) decision {
 	case r.status == dead && c.Kind == pure && !c.OnlyReplay, r.status == none:
 		*r = record{status: live, pay: p.m.pay}
 	}
-	r.attempts = min(r.attempts+1, c.Attempts)
+	if p.out != snoozed {
+		r.attempts = min(r.attempts+1, c.Attempts)
+	}
 	c.end(r, p)
 	switch {
 	case c.LateFollows && r.starter != 0:
@@ -142,11 +146,11 @@ func (c *Model) fail(r *record, p proc, long bool) decision {
 		return c.spend(r, p.m, permanent)
 	case p.out == doubtful:
 		return c.spend(r, p.m, inDoubt)
-	case r.attempts >= c.Attempts:
+	case p.out != snoozed && r.attempts >= c.Attempts:
 		return c.spend(r, p.m, exhausted)
 	}
-	r.mover, r.waits = p.m.addr, true
-	if long {
+	r.mover, r.waits, r.snoozed = p.m.addr, true, p.out == snoozed
+	if long || r.snoozed {
 		r.status, r.naks = parked, false
 		return decision{then: pubPark, why: "retry later"}
 	}

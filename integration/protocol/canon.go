@@ -23,8 +23,8 @@ func (c *Model) tidy(s State) State {
 	case r.status == done && c.Kind == once && c.StepOwnsStart:
 		*r = record{status: done, pay: r.pay}
 	case r.ended():
-		r.attempts, r.starts, r.mover, r.naks, r.waits = 0, 0, 0, false, false
-	case r.status == live && !r.waits:
+		r.attempts, r.starts, r.mover, r.naks, r.waits, r.snoozed = 0, 0, 0, false, false, false
+	case r.status == live && !r.waits && !s.find(r.mover).isFirst():
 		r.mover, r.naks = 0, false
 	}
 	for i := range s.at {
@@ -51,7 +51,9 @@ func (s *State) needed(p proc) proc {
 		return proc{pc: p.pc, m: p.m}
 	case call:
 		return proc{pc: p.pc, looked: p.looked, own: p.own, m: some}
-	case recordDone, pubPark, pubWait, pubSettle, reopen, notDone, isDone, delLetter:
+	case pubPark, pubWait:
+		return proc{pc: p.pc, m: some, first: p.first}
+	case recordDone, pubSettle, reopen, notDone, isDone, delLetter:
 		return proc{pc: p.pc, m: some}
 	case recordFail:
 		return proc{pc: p.pc, out: p.out, own: p.own, m: some}
@@ -158,11 +160,11 @@ func compareProcs(a, b proc) int {
 
 // rank is all of m but its names.
 func (m msg) rank() int {
-	return pack(int(m.pay), int(m.reason), int(m.from), bit(m.again), bit(m.avail), bit(m.bound))
+	return pack(int(m.pay), int(m.reason), int(m.from), bit(m.again), bit(m.avail), bit(m.bound), bit(m.first))
 }
 
 func (p proc) rank() int {
-	return pack(int(p.pc), int(p.out), int(p.step), int(p.value), bit(p.looked), bit(p.own))
+	return pack(int(p.pc), int(p.out), int(p.step), int(p.value), bit(p.looked), bit(p.own), bit(p.first))
 }
 
 // pack makes one number of several that are below sixteen.

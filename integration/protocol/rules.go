@@ -40,6 +40,14 @@ type Rules struct {
 	// again; or it is retried before the hint.
 	NakAgain bool
 
+	// FirstIsFree: what is deferred and comes back for no retry is delivered without
+	// a token of the downstream; or a first attempt waits behind retries.
+	FirstIsFree bool
+	// RetryNeedsToken: what was delivered so and is a retry by now, since another
+	// message of its key has failed meanwhile, goes to where retries wait for theirs;
+	// or it runs without one.
+	RetryNeedsToken bool
+
 	// ReopenOnce: a replay that finds the record live or parked leaves it as it
 	// is; or a replay repeated after a crash gives the attempts anew.
 	ReopenOnce bool
@@ -107,7 +115,7 @@ type Rules struct {
 func allRules() Rules {
 	return Rules{
 		DonePayload: true, ConflictStays: true, SpentIsEnd: true, OnlyReplay: true, RecordReason: true, DeadOnlySpent: true, LateFollows: true,
-		SecondWaits: true, ExemptByDue: true, NakAgain: true,
+		SecondWaits: true, ExemptByDue: true, NakAgain: true, FirstIsFree: true, RetryNeedsToken: true,
 		ReopenOnce: true, ReopeningInID: true,
 		Start: true, StartDoubts: true, StartWaits: true, StartIsOwn: true,
 		Settle: true, SettleReopened: true, SettleID: true, DoneDeletes: true, TakeBack: true,

@@ -42,10 +42,11 @@ const (
 	inDoubt
 	exhausted
 	conflict
+	snoozed // no attempt was used
 )
 
 func (o outcome) String() string {
-	return [...]string{"", "ok", "not started", "a failure after the effect", "permanent", "crashed", "in doubt", "attempts exhausted", "key conflict"}[o]
+	return [...]string{"", "ok", "not started", "a failure after the effect", "permanent", "crashed", "in doubt", "attempts exhausted", "key conflict", "snoozed"}[o]
 }
 
 // Where a message comes from.
@@ -68,6 +69,9 @@ type msg struct {
 	again  bool // was delivered before
 	avail  bool // will be delivered
 	bound  bool // a schedule that is not due before the retry it waits for
+	// first: of a schedule and what comes back from it, that this is not for a retry:
+	// it is delivered without a token of the downstream, as jobs are.
+	first bool
 }
 
 func (m msg) String() string {
@@ -75,8 +79,14 @@ func (m msg) String() string {
 	if m.again {
 		t += ", again"
 	}
+	if m.first {
+		t += ", without a token"
+	}
 	return t + ")"
 }
+
+// isFirst: it is stored, and delivered without a token.
+func (m *msg) isFirst() bool { return m != nil && m.first }
 
 func payload(p int8) string { return string(rune('A' + p)) }
 
@@ -103,6 +113,8 @@ type record struct {
 	mover int8
 	naks  bool
 	waits bool
+	// snoozed: the move was a deferral, so that what comes next is no retry.
+	snoozed bool
 	// starter is the message whose run has a start without an end (once).
 	starter int8
 	steps   [maxSteps]step
@@ -110,6 +122,17 @@ type record struct {
 	// reopened: by a replay, so that a letter may be left.
 	reopened bool
 }
+
+// retried: the next run is a retry.
+func (r record) retried() bool { return r.attempts > 0 && !r.snoozed }
+
+// untried: nothing was tried yet that failed.
+func (r record) untried() bool {
+	return (r.status == live || r.status == parked) && r.attempts == 0 && !r.reopened
+}
+
+// paid: a token was taken for the retry of m, when it was nak'd.
+func (r record) paid(m msg) bool { return r.mover == m.addr && r.naks }
 
 func (r record) ended() bool { return r.status == spent || r.status == dead }
 
@@ -183,6 +206,7 @@ type proc struct {
 	value  int8 // what the first step returned to it
 	looked bool // found or wrote a record
 	own    bool // the record's start is of this run
+	first  bool // what it stores comes back for no retry
 	m      msg
 }
 
@@ -219,6 +243,7 @@ type State struct {
 	next                         int8    // the next address
 	conflicts                    [2]bool // payloads with a letter of their own
 	crash, slow, publish, replay int8    // mishaps and acts left
+	snooze                       int8    // deferrals left
 	succeeded                    [2]bool // payloads that ran with success
 	accepted                     bool    // payload B was
 
@@ -240,6 +265,8 @@ const (
 	badAfter
 	badSwallowed
 	badBuried
+	badToken
+	badBehind
 	badBounds
 )
 
@@ -247,7 +274,8 @@ func (b bad) String() string {
 	return [...]string{"", "I2: a second effect", "I2: two payloads went downstream under one key",
 		"I3: more runs than the attempts of each life, and one for each crash, slowness and publish",
 		"I5: a run begins before the retry is due", "I2: a step begins after a person said that the job is done",
-		"I6: a replay is taken for an earlier one", "I6: a burial ends the life that a replay began", "note: more messages than the bounds (not followed)"}[b]
+		"I6: a replay is taken for an earlier one", "I6: a burial ends the life that a replay began",
+		"I4: a retry runs without a token", "a first attempt waits for a token, behind retries", "note: more messages than the bounds (not followed)"}[b]
 }
 
 func (s *State) fresh() int8 { s.next++; return s.next - 1 }

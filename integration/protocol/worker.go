@@ -41,6 +41,7 @@ func (c *Model) note(s State, i int, a act, decide func(*record) decision, e emi
 	s.write(r)
 	p := &s.workers[i]
 	p.pc, p.out, p.looked = d.then, d.out, r.status != none
+	p.first = c.FirstIsFree && !r.retried()
 	if d.started {
 		s.workers[0].own, s.workers[1].own = false, false
 		p.own = true
@@ -65,8 +66,11 @@ func (c *Model) looks(s State, i int, who string, e emit) {
 	a := act{who: who, did: "looks for", m: m}
 	counted := func(a act, n State) {
 		if n.workers[i].pc == c.first() {
-			if c.count(&n); s.rec.waits {
+			switch c.count(&n); {
+			case s.rec.waits:
 				n.bad = badEarly
+			case m.first && s.rec.retried() && !s.rec.paid(m):
+				n.bad = badToken
 			}
 		}
 		e(a, n)
@@ -80,12 +84,20 @@ func (c *Model) looks(s State, i int, who string, e emit) {
 // calls: a handler without steps is called and ends in each way it can.
 func (c *Model) calls(s State, i int, who string, e emit) {
 	p := s.workers[i]
-	for _, o := range c.outcomes() {
+	outcomes := c.outcomes()
+	if s.snooze > 0 {
+		outcomes = append(outcomes, snoozed)
+	}
+	for _, o := range outcomes {
 		n := s
 		q := &n.workers[i]
 		q.out, q.pc = o, recordFail
-		if o == ok || o == doubtful {
+		switch o {
+		case ok, doubtful:
 			c.effect(&n, p.m.pay, 0)
+		case snoozed:
+			n.snooze--
+			c.allow(&n, 1)
 		}
 		if o == ok {
 			n.succeeded[p.m.pay] = true
@@ -173,7 +185,7 @@ func (s *State) schedule(p proc) msg {
 			s.at[k] = msg{}
 		}
 	}
-	m := msg{addr: s.fresh(), origin: p.m.addr, pay: p.m.pay, from: retry}
+	m := msg{addr: s.fresh(), origin: p.m.addr, pay: p.m.pay, from: retry, first: p.first}
 	if p.pc == pubWait {
 		m.from, m.bound = waiter, s.rec.waits
 	}

@@ -12,7 +12,7 @@ type Model struct {
 	Runs       bool // count them
 
 	// What may happen at most this often.
-	Crash, Slow, Publish, Replay int8
+	Crash, Slow, Publish, Replay, Snooze int8
 
 	Rules
 }
@@ -47,7 +47,7 @@ func (a act) String() string {
 type emit func(a act, to State)
 
 func (c *Model) initial() State {
-	s := State{next: 2, crash: c.Crash, slow: c.Slow, publish: c.Publish, replay: c.Replay}
+	s := State{next: 2, crash: c.Crash, slow: c.Slow, publish: c.Publish, replay: c.Replay, snooze: c.Snooze}
 	s.jobs = msg{addr: 1, avail: true}
 	c.allow(&s, c.Attempts)
 	return s
@@ -125,8 +125,10 @@ func (c *Model) passes(s State, e emit) {
 		}
 		n := s
 		n.at[i] = msg{}
-		due := msg{addr: n.fresh(), pay: m.pay, from: retry, avail: true}
-		n.store(n.due[:], due)
+		due := msg{addr: n.fresh(), pay: m.pay, from: retry, first: m.first, avail: true}
+		if n.store(n.due[:], due); !m.first && s.rec.untried() {
+			n.bad = badBehind
+		}
 		e(act{who: "time", did: "brings back, as due, the schedule of", m: msg{addr: m.origin, pay: m.pay}, made: due}, n)
 	}
 }

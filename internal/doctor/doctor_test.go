@@ -124,6 +124,9 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"a consumer is missing", func(ctx context.Context, js jetstream.JetStream) error {
 			return js.DeleteConsumer(ctx, topology.RetriesStream(), "default")
 		}, Fail, "consumer MULLIGAN_RETRIES default", "missing"},
+		{"a consumer of deferred jobs is missing", func(ctx context.Context, js jetstream.JetStream) error {
+			return js.DeleteConsumer(ctx, topology.RetriesStream(), topology.DeferredQueue("default").Durable)
+		}, Fail, "consumer MULLIGAN_RETRIES default_deferred", "missing"},
 		{"a kind is not delivered", durable(func(c *jetstream.ConsumerConfig) {
 			c.FilterSubjects = []string{"mulligan.jobs.other.*"}
 			c.FilterSubject = ""

@@ -156,15 +156,15 @@ func (f *findings) consumers(ctx context.Context, kinds []mulligan.Kind) {
 	t := f.Topology
 	f.consumer(ctx, t.RetriesStream(), mulligan.SchedulerConsumer, []string{t.SpentRoot() + ".>"})
 	for _, d := range downstreams(kinds) {
-		var jobs, due []string
-		for _, k := range kinds {
-			if k.Downstream == d {
-				jobs = append(jobs, t.JobsRoot()+"."+k.Name+".*")
-				due = append(due, t.DueRoot()+"."+k.Name+".*")
+		for _, q := range t.Queues(d) {
+			var filters []string
+			for _, k := range kinds {
+				if k.Downstream == d {
+					filters = append(filters, q.Filter(k.Name))
+				}
 			}
+			f.consumer(ctx, q.Stream, q.Durable, filters)
 		}
-		f.consumer(ctx, t.JobsStream(), mulligan.DurableName(d), jobs)
-		f.consumer(ctx, t.RetriesStream(), mulligan.DurableName(d), due)
 	}
 }
 

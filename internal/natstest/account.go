@@ -14,12 +14,12 @@ type Key struct{ Kind, ID string }
 
 // Counts says where the jobs are: messages in each place, and records by state.
 type Counts struct {
-	Jobs, At, Due, Spent, Dead int
-	Records                    map[mulligan.State]int
+	Jobs, At, Due, Deferred, Spent, Dead int
+	Records                              map[mulligan.State]int
 }
 
 // Held is the number of messages that a worker or scheduler still has to move.
-func (c Counts) Held() int { return c.Jobs + c.At + c.Due + c.Spent }
+func (c Counts) Held() int { return c.Jobs + c.At + c.Due + c.Deferred + c.Spent }
 
 // Accept notes that a publisher was told that the job is stored. The test then
 // fails at its end unless the job is done, dead, held in a stream, or Ran.
@@ -82,6 +82,7 @@ func (e *Env) account(t testing.TB) (Counts, map[string]bool) {
 		{e.Topology.JobsStream(), e.Topology.JobsRoot(), 1, &c.Jobs},
 		{e.Topology.RetriesStream(), e.Topology.AtRoot(), 2, &c.At},
 		{e.Topology.RetriesStream(), e.Topology.DueRoot(), 1, &c.Due},
+		{e.Topology.RetriesStream(), e.Topology.DeferredRoot(), 1, &c.Deferred},
 		{e.Topology.RetriesStream(), e.Topology.SpentRoot(), 1, &c.Spent},
 		{e.Topology.DeadStream(), e.Topology.DeadRoot(), 1, &c.Dead},
 	} {
