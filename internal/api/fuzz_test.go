@@ -66,8 +66,9 @@ func FuzzHTTP(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	go func() { _ = s.Serve(f.Context(), l) }()
-	jobs, err := env.JS.Stream(f.Context(), top.JobsStream())
+	ctx := f.Context() // not within, where f is not to be used
+	go func() { _ = s.Serve(ctx, l) }()
+	jobs, err := env.JS.Stream(ctx, top.JobsStream())
 	if err != nil {
 		f.Fatal(err)
 	}
