@@ -35,7 +35,7 @@ func (e Effect) validate() error {
 	case "":
 		return errors.New("no effect; say what running it twice would do: pure, keyed or once")
 	}
-	return fmt.Errorf("effect %q is not one of pure, keyed, once", string(e))
+	return fmt.Errorf("effect %.40q is not one of pure, keyed, once", string(e))
 }
 
 // NeedsID reports whether a job of this effect must be given an ID by its
@@ -146,8 +146,8 @@ func (k *Kind) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil || j.KeyTTL == "" {
 		return err
 	}
-	ttl, err := time.ParseDuration(j.KeyTTL)
-	k.KeyTTL = ttl
+	var err error
+	k.KeyTTL, err = readDuration(j.KeyTTL)
 	return err
 }
 

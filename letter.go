@@ -58,7 +58,7 @@ func OpenLetter(m *nats.Msg, seq uint64) (Letter, error) {
 		return l, fmt.Errorf("open letter %d: %w", seq, err)
 	}
 	if l.Attempts, err = strconv.Atoi(get(headerAttempts)); err != nil {
-		return l, fmt.Errorf("open letter %d: attempts: %w", seq, err)
+		return l, fmt.Errorf("open letter %d: attempts %.40q is not a number", seq, get(headerAttempts))
 	}
 	if l.BuriedAt, err = parseTime(headerBuriedAt, get(headerBuriedAt)); err != nil {
 		return l, fmt.Errorf("open letter %d: %w", seq, err)

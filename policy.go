@@ -162,11 +162,20 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 			*f.to = 0
 			continue
 		}
-		d, err := time.ParseDuration(f.text)
+		d, err := readDuration(f.text)
 		if err != nil {
 			return err
 		}
 		*f.to = d
 	}
 	return nil
+}
+
+// readDuration reads a duration as Go writes it.
+func readDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("%.40q is not a duration such as 10s", text)
+	}
+	return d, nil
 }

@@ -100,6 +100,9 @@ func (p *Publisher) draft(ctx context.Context, job *Job) (*draft, error) {
 	if job.ID == "" {
 		d.msg.Header.Set(headerGenerated, "true")
 	}
+	if size := headerSize(d.msg.Header); size > maxHeader {
+		return d, fmt.Errorf("%w: headers of %d bytes, the limit is %d", ErrTooLarge, size, maxHeader)
+	}
 	if limit := p.Conn.MaxPayload() - moveHeaderSpace; wireSize(d.msg) > limit {
 		return d, fmt.Errorf("%w: %d bytes with headers, the limit is %d", ErrTooLarge, wireSize(d.msg), limit)
 	}
@@ -387,13 +390,7 @@ func publishError(err error) error {
 // wireSize is what the server counts against a stream's largest message.
 func wireSize(m *nats.Msg) int64 {
 	const frame = len("NATS/1.0\r\n\r\n")
-	size := frame + len(m.Data)
-	for name, values := range m.Header {
-		for _, v := range values {
-			size += len(name) + len(": \r\n") + len(v)
-		}
-	}
-	return int64(size)
+	return int64(frame + headerSize(m.Header) + len(m.Data))
 }
 
 // pause waits for d, or until ctx ends.

@@ -30,7 +30,7 @@ func (t Topology) Declare(ctx context.Context, js jetstream.JetStream, kinds []K
 		case err == nil && bytes.Equal(had.Value(), k.encode()):
 			continue
 		case err == nil:
-			old, err := readKind(had.Value())
+			old, err := readKind(k.Name, had.Value())
 			if err == nil && old == k {
 				continue // written by a program that knew fewer fields
 			}
@@ -80,7 +80,7 @@ func (t Topology) Kind(ctx context.Context, js jetstream.JetStream, name string)
 	if err != nil {
 		return Kind{}, fmt.Errorf("read kind %s: %w", name, err)
 	}
-	k, err := readKind(e.Value())
+	k, err := readKind(name, e.Value())
 	if err != nil {
 		return k, fmt.Errorf("read kind %s: %w", name, err)
 	}
@@ -135,7 +135,7 @@ func entryKind(e jetstream.KeyValueEntry) (*Kind, error) {
 	if e.Operation() != jetstream.KeyValuePut {
 		return nil, nil
 	}
-	k, err := readKind(e.Value())
+	k, err := readKind(e.Key(), e.Value())
 	if err != nil {
 		return nil, err
 	}
@@ -144,10 +144,13 @@ func entryKind(e jetstream.KeyValueEntry) (*Kind, error) {
 
 // readKind reads a declared kind, with defaults for what its writer did not
 // know. One that is not well declared, as by a newer program, is itself.
-func readKind(b []byte) (Kind, error) {
+func readKind(name string, b []byte) (Kind, error) {
 	var k Kind
 	if err := json.Unmarshal(b, &k); err != nil {
 		return k, err
+	}
+	if k.Name != name {
+		return k, fmt.Errorf("it is declared under another name, %.140q", k.Name)
 	}
 	if n, err := k.Normal(); err == nil {
 		return n, nil

@@ -102,3 +102,14 @@ func TestAnEmptyJobWithAStatusIsAdopted(t *testing.T) {
 		t.Errorf("adopted: got %v, want it", got)
 	}
 }
+
+func TestAPublisherRefusesHeadersThatNoLetterCouldHave(t *testing.T) {
+	e, p := publisher(t)
+	job := mulligan.Job{Kind: "email.send", ID: "1", Header: nats.Header{"X-Line": {strings.Repeat("x", 31<<10)}}}
+	mustPublish(t, e, p, job)
+	job.ID, job.Header = "2", nats.Header{"X-Line": {strings.Repeat("x", 33<<10)}}
+	if _, err := p.Publish(t.Context(), job); !errors.Is(err, mulligan.ErrTooLarge) {
+		t.Errorf("got %v, want ErrTooLarge", err)
+	}
+	holds(t, e, 1)
+}

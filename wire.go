@@ -218,7 +218,8 @@ func (e *Envelope) Parked(subject string, due time.Time) *nats.Msg {
 // publishedHeader returns what the publisher wrote, which is all but what the
 // server and the moves add: the headers of a job, each written one way, and the
 // others. What could not be moved is left out, with an error: a name that no
-// NATS client would publish again, and the Status of an empty message.
+// NATS client would publish again, the Status of an empty message, and all of
+// them if they are too large together.
 func publishedHeader(from nats.Header, empty bool) (own, others nats.Header, err error) {
 	own, others = nats.Header{}, nats.Header{}
 	for _, name := range jobHeaders() {
@@ -237,7 +238,23 @@ func publishedHeader(from nats.Header, empty bool) (own, others nats.Header, err
 			others[name] = values
 		}
 	}
+	if size := headerSize(own) + headerSize(others); size > maxHeader {
+		return nats.Header{}, nats.Header{}, fmt.Errorf("%w: headers of %d bytes are over the limit of %d", ErrBadJob, size, maxHeader)
+	}
 	return own, others, err
+}
+
+// maxHeader bounds what a publisher writes into the headers of a job, in bytes:
+// a server takes 64 KiB of headers, and a letter adds a history to them.
+const maxHeader = 32 << 10
+
+func headerSize(h nats.Header) (size int) {
+	for name, values := range h {
+		for _, v := range values {
+			size += len(name) + len(": \r\n") + len(v)
+		}
+	}
+	return size
 }
 
 // isStatus reports whether a header is the one by which NATS clients know a word

@@ -7,6 +7,8 @@ package budget
 import (
 	"fmt"
 	"time"
+
+	"github.com/mulligan-queue/mulligan"
 )
 
 // A Rate is how many retries each user may have, over all kinds. A zero field
@@ -26,6 +28,10 @@ func (r Rate) Normal() (Rate, error) {
 	}
 	if !(r.PerSecond > 0 && r.PerSecond <= 1e6) || r.Burst < 1 || r.Burst > 1e6 {
 		return r, fmt.Errorf("user rate of %v per second with a burst of %d is not between 0 and 1e6 each", r.PerSecond, r.Burst)
+	}
+	// Beyond, no deadline is as far away as the next place.
+	if float64(r.Burst)/r.PerSecond > mulligan.MaxDeadline.Seconds() {
+		return r, fmt.Errorf("user rate of %v per second takes more than 30 days for a burst of %d", r.PerSecond, r.Burst)
 	}
 	return r, nil
 }

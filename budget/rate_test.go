@@ -24,6 +24,9 @@ func TestARateHasALimit(t *testing.T) {
 		{"a rate without an end is refused", Rate{PerSecond: math.Inf(1)}, Rate{}, true},
 		{"a rate that is no number is refused", Rate{PerSecond: math.NaN()}, Rate{}, true},
 		{"a rate over a million is refused", Rate{PerSecond: 1e6 + 1}, Rate{}, true},
+		{"a burst that takes thirty days is allowed", Rate{PerSecond: 1.0 / (24 * 3600), Burst: 30}, Rate{PerSecond: 1.0 / (24 * 3600), Burst: 30}, false},
+		{"a burst that takes longer is refused", Rate{PerSecond: 1.0 / (24 * 3600), Burst: 31}, Rate{}, true},
+		{"a rate of next to nothing is refused", Rate{PerSecond: 1e-300}, Rate{}, true},
 		{"a negative burst is refused", Rate{Burst: -1}, Rate{}, true},
 		{"a burst over a million is refused", Rate{Burst: 1e6 + 1}, Rate{}, true},
 	} {

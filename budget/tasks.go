@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -59,11 +61,7 @@ type TaskAsk struct {
 // ctx ends; retries may then be wasted, but never given beyond the limit.
 func (t *Tasks) Take(ctx context.Context, a TaskAsk) (granted bool, err error) {
 	err = t.update(ctx, a.Task, func(s *TaskState) {
-		if granted = s.Used+a.Retries <= a.Limit; granted {
-			s.Used += a.Retries
-			return
-		}
-		s.Denied++
+		granted = s.take(a)
 	})
 	return granted && err == nil, err
 }
@@ -75,8 +73,8 @@ func (t *Tasks) Back(ctx context.Context, a TaskAsk) error {
 
 func (t *Tasks) update(ctx context.Context, task string, change func(s *TaskState)) error {
 	err := t.bucket.Update(ctx, "task", taskKey(task), func(value []byte) (cas.Change, error) {
-		var s TaskState
-		if value != nil && json.Unmarshal(value, &s) != nil {
+		s, ok := readTask(value)
+		if !ok {
 			return cas.Change{}, fmt.Errorf("%w: task %.80q has %.80q; reset it with `mulligan budget task`", ErrUnreadable, task, value)
 		}
 		change(&s)
@@ -87,6 +85,31 @@ func (t *Tasks) update(ctx context.Context, task string, change func(s *TaskStat
 		return fmt.Errorf("budget of a task: %w", err)
 	}
 	return nil
+}
+
+// readTask reads what the bucket holds of a task, and reports false for what is
+// not ours: that must not grant anything.
+func readTask(value []byte) (s TaskState, ok bool) {
+	if value == nil {
+		return s, true
+	}
+	ok = json.Unmarshal(value, &s) == nil && counts(s.Used, s.Denied)
+	return s, ok
+}
+
+// counts reports whether all are numbers that counting can have come to: the
+// next ones are, too.
+func counts(all ...int) bool {
+	return slices.Min(all) >= 0 && slices.Max(all) <= math.MaxInt/2
+}
+
+func (s *TaskState) take(a TaskAsk) (granted bool) {
+	if granted = s.Used+a.Retries <= a.Limit; granted {
+		s.Used += a.Retries
+	} else {
+		s.Denied++
+	}
+	return granted
 }
 
 func taskKey(task string) string { return "task." + mulligan.Token(task) }

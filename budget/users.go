@@ -172,22 +172,38 @@ func waiting(line []*ask) []*ask {
 func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, error) {
 	places := make([]Place, len(line))
 	err := u.bucket.Update(ctx, "budget", userKey(user), func(value []byte) (cas.Change, error) {
-		var s UserState
-		if json.Unmarshal(value, &s) != nil {
-			s = UserState{} // no value, or not one of ours: a fresh allowance, still bounded
-		}
 		now := u.clock.Now()
+		s := readUser(value, now)
 		for i, a := range line {
 			places[i] = s.Take(u.rate, Want{Now: now, Due: a.due, Deadline: a.deadline})
 		}
 		b, err := json.Marshal(s)
-		return cas.Change{Value: b, TTL: max(s.Whole.Sub(now), 0) + keepIdle}, err
+		return cas.Change{Value: b, TTL: s.keep(now)}, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("take a place for a user: %w", err)
 	}
 	return places, nil
 }
+
+// readUser reads what the bucket holds of a user. No value, or one that is not
+// ours, is a fresh allowance, which is still bounded. So is one that is whole
+// later than any places could make it, as of a worker whose clock was wrong: it
+// would refuse the user everything for ever.
+func readUser(value []byte, now time.Time) (s UserState) {
+	if json.Unmarshal(value, &s) != nil || s.Whole.After(now.Add(maxWhole)) || !counts(s.Granted, s.Reserved, s.Denied) {
+		return UserState{}
+	}
+	return s
+}
+
+// maxWhole is how long an allowance may need to be whole again: the last place
+// is before a deadline, and a burst takes no longer than that; see
+// [Rate.Normal].
+const maxWhole = 2*mulligan.MaxDeadline + time.Hour
+
+// keep is how long the bucket is to remember s.
+func (s *UserState) keep(now time.Time) time.Duration { return max(s.Whole.Sub(now), 0) + keepIdle }
 
 // A Want is what a retry asks of its user's budget.
 type Want struct {

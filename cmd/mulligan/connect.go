@@ -22,6 +22,7 @@ const (
 	commandWait = 15 * time.Second // for a command that asks a few questions
 	roleWait    = 30 * time.Second // for a server that starts beside a worker
 	flushWait   = 5 * time.Second
+	writeWait   = 5 * time.Second // for a server that takes nothing
 )
 
 // A link is a command's way to the streams.
@@ -100,6 +101,10 @@ func natsOptions(name string, log zerolog.Logger) []nats.Option {
 		nats.Name("mulligan " + name),
 		nats.MaxReconnects(-1),
 		nats.Timeout(dialWait),
+		// All who use a connection wait for a write of it, whatever their contexts
+		// say: a server that takes nothing is given up soon, and looked for again.
+		nats.FlusherTimeout(writeWait),
+		nats.ReconnectOnFlusherError(),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			log.Warn().Err(err).Msg("NATS reports")
 		}),

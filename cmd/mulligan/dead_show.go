@@ -84,7 +84,7 @@ func newLetterView(l *mulligan.Letter, known scheduler.Finding) letterView {
 	if step := r.OpenStep(); step != nil {
 		v.OpenStep, v.StartedAt = step.Name, step.Begun
 	}
-	v.Payload, v.PayloadEncoding = asValue(l.Payload)
+	v.Payload, v.PayloadEncoding = api.Value(l.Payload)
 	return v
 }
 

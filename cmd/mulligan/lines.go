@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mulligan-queue/mulligan"
 )
@@ -30,6 +31,9 @@ type jobLine struct {
 
 // parseLine reads one job. Its payload is the bytes that stand in the line.
 func parseLine(line []byte, now time.Time) (mulligan.Job, error) {
+	if !utf8.Valid(line) {
+		return mulligan.Job{}, errors.New("the line is not UTF-8")
+	}
 	if err := checkFields(line); err != nil {
 		return mulligan.Job{}, err
 	}
@@ -45,6 +49,11 @@ func parseLine(line []byte, now time.Time) (mulligan.Job, error) {
 	job := mulligan.Job{Kind: l.Kind, ID: l.ID, User: l.User, Task: l.Task, TaskRetries: l.TaskRetries, Payload: l.Payload, ContentType: l.ContentType}
 	if l.Kind == "" {
 		return job, errors.New(`no "kind"`)
+	}
+	// Half a surrogate pair, such as \ud800, reads as this character, and two IDs
+	// would be one.
+	if strings.ContainsRune(l.Kind+l.ID+l.User+l.Task+l.ContentType, utf8.RuneError) {
+		return job, errors.New("a text has the character U+FFFD, which stands for one that was lost")
 	}
 	if job.ContentType == "" && len(l.Payload) > 0 {
 		job.ContentType = contentJSON

@@ -44,8 +44,16 @@ func (p *program) printLine(v any) error {
 	return nil
 }
 
+// printf prints text for people, made printable line by line.
 func (p *program) printf(format string, args ...any) {
-	_, _ = fmt.Fprintf(p.out, format, args...)
+	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
+		text, end := strings.CutSuffix(line, "\n")
+		line = printable(text)
+		if end {
+			line += "\n"
+		}
+		_, _ = io.WriteString(p.out, line)
+	}
 }
 
 // printTable prints rows under a header. Cells are cut to what a line can show.
@@ -95,26 +103,4 @@ func local(t time.Time) string {
 		return ""
 	}
 	return t.Local().Format("2006-01-02 15:04:05")
-}
-
-// asValue shows bytes in JSON: JSON as the value it is, other text as a string.
-// What is neither is base64, which the encoding says.
-func asValue(b []byte) (value json.RawMessage, encoding string) {
-	switch {
-	case len(b) == 0:
-		return nil, ""
-	case utf8.Valid(b) && json.Valid(b):
-		return b, "json"
-	case utf8.Valid(b):
-		return quoted(string(b)), "text"
-	}
-	return quoted(b), "base64"
-}
-
-func quoted(v any) json.RawMessage {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // strings and bytes only
-	}
-	return b
 }

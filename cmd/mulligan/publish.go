@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/api"
 )
 
 // publishFlags are those of one job, or the file of many.
@@ -92,7 +93,7 @@ func newPublishedJob(line int, o mulligan.Outcome) publishedJob {
 	r := o.Receipt
 	v := publishedJob{Line: line, Kind: r.Kind, ID: r.ID, Seq: r.Seq, Duplicate: r.Duplicate, Unverified: r.Unverified, State: r.State, Reason: r.Reason}
 	if r.Result != nil {
-		v.Result, _ = asValue(r.Result.Data)
+		v.Result, _ = api.Value(r.Result.Data)
 	}
 	if o.Err != nil {
 		v.Error = o.Err.Error()

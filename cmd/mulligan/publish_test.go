@@ -39,6 +39,9 @@ func TestALineIsAJob(t *testing.T) {
 		{name: "a field that comes twice, once escaped", line: `{"kind":"a","id":"1","i\u0064":"2"}`, wrong: `"id" comes twice`},
 		{name: "a payload has what fields it likes", line: `{"kind":"a","payload":{"ID":1,"id":2,"id":3}}`,
 			want: mulligan.Job{Kind: "a", Payload: []byte(`{"ID":1,"id":2,"id":3}`), ContentType: contentJSON}},
+		{name: "an ID that is not UTF-8", line: "{\"kind\":\"a\",\"id\":\"\xff\"}", wrong: "the line is not UTF-8"},
+		{name: "half a surrogate pair", line: `{"kind":"a","id":"\ud800"}`, wrong: "the character U+FFFD"},
+		{name: "a payload that is nested deeply", line: `{"kind":"a","payload":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`, wrong: "exceeded max depth"},
 		{name: "a bad deadline", line: `{"kind":"a","deadline":"soon"}`, wrong: "deadline"},
 		{name: "a bad not_before", line: `{"kind":"a","not_before":"-1s"}`, wrong: "not_before"},
 	} {

@@ -59,10 +59,11 @@ func (p *program) run(ctx context.Context, args []string) int {
 	return exitFailed
 }
 
-// complaint is an error as one line.
+// complaint is an error as one line, not longer than anybody reads.
 func complaint(about string, err error) string {
+	const longest = 2000
 	text := strings.TrimPrefix(err.Error(), "mulligan: ") // a sentinel's, which would say it twice
-	return about + ": " + strings.Join(strings.Fields(printable(text)), " ")
+	return about + ": " + shorten(strings.Join(strings.Fields(printable(text)), " "), longest)
 }
 
 func (p *program) root() *cobra.Command {

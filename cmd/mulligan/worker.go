@@ -98,6 +98,8 @@ func (p *program) scheduler(l *link, m *metrics.Metrics) stage {
 // machines.
 func (p *program) http(l *link, on net.Listener, s api.Server) stage {
 	s.Conn, s.Token, s.Log = l.nc, p.cfg.Settings.Token, p.log
+	most := p.cfg.File.HTTP
+	s.MaxConnections, s.MaxRequests, s.MaxWaiting = most.MaxConnections, most.MaxRequests, most.MaxWaiting
 	s.Ready = func(ctx context.Context) error {
 		_, err := l.js.Stream(ctx, l.topology.JobsStream())
 		if errors.Is(err, jetstream.ErrStreamNotFound) {

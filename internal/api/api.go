@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
+	"golang.org/x/net/netutil"
 
 	"github.com/mulligan-queue/mulligan"
 )
@@ -50,22 +51,31 @@ type Server struct {
 	// ReadTimeout is how long a request may take to arrive, its body included;
 	// zero is 30 s.
 	ReadTimeout time.Duration
+	// AnswerTimeout is how long NATS may take to answer for one request; zero is
+	// 10 s.
+	AnswerTimeout time.Duration
+	// MaxConnections is how many connections may be open at once; whoever comes
+	// then waits until one is closed. Zero is 4,096.
+	MaxConnections int
+	// MaxRequests is how many requests may ask NATS at once; others wait for two
+	// seconds, and are told to come back. Zero is 256.
+	MaxRequests int
 	// MaxWaiting is how many requests may wait for the end of a job at once; zero
 	// is 1,000.
 	MaxWaiting int
 	Log        zerolog.Logger
+
+	trouble zerolog.Logger // for what strangers can cause: a few lines a second
 }
 
 const (
-	defaultReadTimeout = 30 * time.Second
-	readHeaderTimeout  = 5 * time.Second
-	idleTimeout        = 2 * time.Minute
-	maxHeaderBytes     = 32 << 10
-	answerTimeout      = 10 * time.Second // of NATS, for one request
-	readyTimeout       = 2 * time.Second
-	shutdownTimeout    = 5 * time.Second
-	maxWait            = time.Minute // for the end of a job
-	defaultMaxWaiting  = 1000
+	defaultReadTimeout   = 30 * time.Second
+	defaultAnswerTimeout = 10 * time.Second
+	readHeaderTimeout    = 5 * time.Second
+	idleTimeout          = time.Minute
+	readyTimeout         = 2 * time.Second
+	shutdownTimeout      = 5 * time.Second
+	troubleLines         = 10 // of the log, per second
 )
 
 // Handler returns the handler of every path.
@@ -73,23 +83,22 @@ func (s *Server) Handler() http.Handler { return s.handler(nil) }
 
 // handler is Handler for a server that lets nobody wait once closing is closed.
 func (s *Server) handler(closing <-chan struct{}) http.Handler {
-	places := s.MaxWaiting
-	if places == 0 {
-		places = defaultMaxWaiting
-	}
+	s.trouble = s.Log.Sample(&zerolog.BurstSampler{Burst: troubleLines, Period: time.Second})
+	room := s.rooms(closing)
 	private := http.NewServeMux()
 	if s.Publisher != nil {
-		s.route(private, "POST", "/v1/jobs/{kind}", s.publish)
-		s.route(private, "GET", "/v1/jobs/{kind}/{id}", s.job(lobby{make(chan struct{}, places), closing}))
+		s.route(private, "POST", "/v1/jobs/{kind}", s.publish(room))
+		s.route(private, "GET", "/v1/jobs/{kind}/{id}", s.job(room))
 	}
 	if s.Gatherer != nil {
-		s.route(private, "GET", "/metrics", promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{}).ServeHTTP)
+		o := promhttp.HandlerOpts{MaxRequestsInFlight: maxCollectors}
+		s.route(private, "GET", "/metrics", promhttp.HandlerFor(s.Gatherer, o).ServeHTTP)
 	}
 	private.HandleFunc("/", s.noSuchPath)
 
 	m := http.NewServeMux()
 	s.route(m, "GET", "/healthz", s.healthz)
-	s.route(m, "GET", "/readyz", s.readyz)
+	s.route(m, "GET", "/readyz", s.readyz(room))
 	for _, prefix := range []string{"/v1", "/v1/", "/metrics"} {
 		m.Handle(prefix, s.guarded(private))
 	}
@@ -117,6 +126,10 @@ func (s *Server) checked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
+		if p := oversized(r); p != nil {
+			s.refuse(w, r, p)
+			return
+		}
 		// A page in a browser can reach a server on loopback, too.
 		if origin.Check(r) != nil {
 			s.refuse(w, r, &problem{Type: "cross-origin", Status: http.StatusForbidden,
@@ -160,17 +173,15 @@ func (s *Server) noSuchPath(w http.ResponseWriter, r *http.Request) {
 // Serve answers requests on l until ctx is done, then takes no more, lets those
 // in hand finish for a few seconds and closes every connection.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	read := s.ReadTimeout
-	if read == 0 {
-		read = defaultReadTimeout
-	}
+	read := orDefault(s.ReadTimeout, defaultReadTimeout)
 	srv := &http.Server{
 		Handler: s.handler(ctx.Done()), ReadHeaderTimeout: min(readHeaderTimeout, read), ReadTimeout: read,
-		// Counted from the header's end: the body, NATS, and a slow reader. Who waits
-		// for a job gets more.
-		WriteTimeout: read + 2*answerTimeout,
-		IdleTimeout:  idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: stdlog.New(s.Log, "", 0),
+		// Counted from the header's end: the body, a place, NATS, and a slow reader.
+		// Who waits for a job gets more.
+		WriteTimeout: read + maxQueue + 2*s.answerTimeout(),
+		IdleTimeout:  idleTimeout, MaxHeaderBytes: maxHeadBytes, ErrorLog: stdlog.New(s.trouble, "", 0),
 	}
+	l = netutil.LimitListener(l, orDefault(s.MaxConnections, defaultConnections))
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	select {
@@ -186,4 +197,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	<-ended
 	return nil
+}
+
+func (s *Server) answerTimeout() time.Duration {
+	return orDefault(s.AnswerTimeout, defaultAnswerTimeout)
 }

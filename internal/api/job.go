@@ -10,15 +10,9 @@ import (
 	"github.com/mulligan-queue/mulligan"
 )
 
-// A lobby is where requests wait for the end of a job.
-type lobby struct {
-	places  chan struct{}   // one is taken by each that waits
-	closing <-chan struct{} // closed when the server takes no more; nil is never
-}
-
 // job answers where a job is now, or with ?wait=10s how it ended or where it is
 // when that time is up.
-func (s *Server) job(room lobby) http.HandlerFunc {
+func (s *Server) job(room *rooms) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		job := mulligan.Job{Kind: r.PathValue("kind"), ID: r.PathValue("id")}
 		wait, err := readWait(r.URL.Query())
@@ -26,7 +20,7 @@ func (s *Server) job(room lobby) http.HandlerFunc {
 			s.fail(w, r, &job, err)
 			return
 		}
-		st, err := s.status(r.Context(), &job)
+		st, err := s.status(r.Context(), room, &job)
 		if err == nil && wait > 0 && !ended(st) {
 			st, err = s.wait(w, r, room, waiting{Status: st, wait: wait})
 		}
@@ -61,14 +55,18 @@ func readWait(query url.Values) (time.Duration, error) {
 	return wait, nil
 }
 
-func (s *Server) status(ctx context.Context, job *mulligan.Job) (mulligan.Status, error) {
+func (s *Server) status(ctx context.Context, room *rooms, job *mulligan.Job) (mulligan.Status, error) {
 	if err := checkKind(job.Kind); err != nil {
 		return mulligan.Status{}, err
 	}
 	if !s.Conn.IsConnected() {
 		return mulligan.Status{}, mulligan.ErrUnavailable
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	if err := room.ask(ctx); err != nil {
+		return mulligan.Status{}, err
+	}
+	defer room.asked()
+	ctx, cancel := context.WithTimeout(ctx, s.answerTimeout())
 	defer cancel()
 	return s.Publisher.Status(ctx, job.Kind, job.ID)
 }
@@ -81,17 +79,17 @@ type waiting struct {
 
 // wait takes a place and returns how the job ended, or what it was last when the
 // time is up or the server closes.
-func (s *Server) wait(w http.ResponseWriter, r *http.Request, room lobby, job waiting) (mulligan.Status, error) {
+func (s *Server) wait(w http.ResponseWriter, r *http.Request, room *rooms, job waiting) (mulligan.Status, error) {
 	select {
-	case room.places <- struct{}{}:
-		defer func() { <-room.places }()
+	case room.waiting <- struct{}{}:
+		defer func() { <-room.waiting }()
 	default:
 		return job.Status, &problem{Type: "too-many-waiting", Status: http.StatusServiceUnavailable, retryAfter: soon,
 			Detail: "too many requests wait for a job here; come back, or ask without wait"}
 	}
 	// The server's own bounds are for requests that are answered at once. Passing
 	// the one for reading would look like a client that went away.
-	c, end := http.NewResponseController(w), time.Now().Add(job.wait+2*answerTimeout)
+	c, end := http.NewResponseController(w), time.Now().Add(job.wait+2*s.answerTimeout())
 	_, _ = c.SetReadDeadline(end), c.SetWriteDeadline(end) // where they cannot be set, none is
 
 	ctx, cancel := context.WithTimeout(r.Context(), job.wait)

@@ -3,28 +3,37 @@ package api
 import (
 	"context"
 	"net/http"
-	"strconv"
 )
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	s.answer(w, http.StatusOK, map[string]string{"status": "alive"})
 }
 
-func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+func (s *Server) readyz(room *rooms) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if why := s.unready(r.Context(), room); why != "" {
+			s.refuse(w, r, &problem{Type: "not-ready", Status: http.StatusServiceUnavailable, retryAfter: soon, Detail: why})
+			return
+		}
+		s.answer(w, http.StatusOK, map[string]string{"status": "ready"})
+	}
+}
+
+// unready says why no jobs should be sent here; nothing if they should.
+func (s *Server) unready(ctx context.Context, room *rooms) string {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	why := ""
+	if room.ask(ctx) != nil {
+		return "too many requests are in hand"
+	}
+	defer room.asked()
 	if !s.Conn.IsConnected() {
-		why = "not connected to NATS"
-	} else if s.Ready != nil {
+		return "not connected to NATS"
+	}
+	if s.Ready != nil {
 		if err := s.Ready(ctx); err != nil {
-			why = err.Error()
+			return err.Error()
 		}
 	}
-	if why != "" {
-		w.Header().Set("Retry-After", strconv.Itoa(soon))
-		s.refuse(w, r, &problem{Type: "not-ready", Status: http.StatusServiceUnavailable, Detail: why})
-		return
-	}
-	s.answer(w, http.StatusOK, map[string]string{"status": "ready"})
+	return ""
 }

@@ -100,7 +100,10 @@ func tooLarge() *problem {
 // refuse writes a problem.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, p *problem) {
 	full := *p
-	full.Type, full.Title, full.Instance = "/problems/"+p.Type, http.StatusText(p.Status), r.URL.EscapedPath()
+	full.Type, full.Title = "/problems/"+p.Type, http.StatusText(p.Status)
+	if p.Status != http.StatusRequestURITooLong {
+		full.Instance = r.URL.EscapedPath()
+	}
 	if p.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(p.retryAfter))
 	}
@@ -116,7 +119,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, job *mulligan.Job,
 		p.Detail = strings.TrimSuffix(p.Detail, nothingStored)
 	}
 	if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
-		s.Log.Warn().Err(err).Str("kind", job.Kind).Str("id", job.ID).Int("status", p.Status).Msg("HTTP request not served")
+		s.trouble.Warn().Err(err).Str("kind", job.Kind).Str("id", job.ID).Int("status", p.Status).Msg("HTTP request not served")
 	}
 	s.refuse(w, r, &p)
 }

@@ -24,29 +24,32 @@ type receiptView struct {
 }
 
 // publish stores the job that the request describes.
-func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
-	job := mulligan.Job{Kind: r.PathValue("kind")}
-	receipt, err := s.accept(w, r, &job)
-	if receipt.ID != "" {
-		job.ID = receipt.ID // it may be a random one, which a repeated request needs
+func (s *Server) publish(room *rooms) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		job := mulligan.Job{Kind: r.PathValue("kind")}
+		body := payload{room: room}
+		defer body.leave()
+		receipt, err := s.accept(w, r, &job, &body)
+		if receipt.ID != "" {
+			job.ID = receipt.ID // it may be a random one, which a repeated request needs
+		}
+		if err != nil {
+			s.fail(w, r, &job, err)
+			return
+		}
+		v := receiptView{Kind: receipt.Kind, ID: receipt.ID, Seq: receipt.Seq, Duplicate: receipt.Duplicate, Unverified: receipt.Unverified}
+		if receipt.State == mulligan.Done {
+			v.State, v.ResultView = string(receipt.State), viewResult(receipt.Result)
+			s.answer(w, http.StatusOK, v)
+			return
+		}
+		w.Header().Set("Location", jobPath(receipt.Kind, receipt.ID))
+		s.answer(w, http.StatusAccepted, v)
 	}
-	if err != nil {
-		s.fail(w, r, &job, err)
-		return
-	}
-	v := receiptView{Kind: receipt.Kind, ID: receipt.ID, Seq: receipt.Seq, Duplicate: receipt.Duplicate, Unverified: receipt.Unverified}
-	if receipt.State == mulligan.Done {
-		v.State, v.ResultView = string(receipt.State), viewResult(receipt.Result)
-		s.answer(w, http.StatusOK, v)
-		return
-	}
-	w.Header().Set("Location", jobPath(receipt.Kind, receipt.ID))
-	s.answer(w, http.StatusAccepted, v)
 }
 
-// accept reads the request and publishes its job. A key that has ended without
-// success is a problem.
-func (s *Server) accept(w http.ResponseWriter, r *http.Request, job *mulligan.Job) (mulligan.Receipt, error) {
+// accept reads the request and publishes its job.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, job *mulligan.Job, body *payload) (mulligan.Receipt, error) {
 	if err := checkKind(job.Kind); err != nil {
 		return mulligan.Receipt{}, err
 	}
@@ -57,15 +60,25 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, job *mulligan.Jo
 		return mulligan.Receipt{}, mulligan.ErrUnavailable
 	}
 	var err error
-	if job.Payload, err = io.ReadAll(http.MaxBytesReader(w, r.Body, s.Conn.MaxPayload())); err != nil {
+	body.Reader = http.MaxBytesReader(w, r.Body, s.Conn.MaxPayload())
+	if job.Payload, err = io.ReadAll(body); err != nil {
 		return mulligan.Receipt{}, bodyProblem(err)
 	}
+	return s.store(r.Context(), body.room, job)
+}
+
+// store publishes a job. A key that has ended without success is a problem.
+func (s *Server) store(ctx context.Context, room *rooms, job *mulligan.Job) (mulligan.Receipt, error) {
+	if err := room.ask(ctx); err != nil {
+		return mulligan.Receipt{}, err
+	}
+	defer room.asked()
 	// The client would keep the job and send it after reconnecting, when this
 	// request has long been answered.
 	if !s.Conn.IsConnected() {
 		return mulligan.Receipt{}, mulligan.ErrUnavailable
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.answerTimeout())
 	defer cancel()
 	receipt, err := s.Publisher.Publish(ctx, *job)
 	if err == nil && receipt.Ended() && receipt.State != mulligan.Done {
@@ -81,8 +94,13 @@ func endedBefore(receipt mulligan.Receipt) *problem {
 }
 
 func bodyProblem(err error) error {
-	var over *http.MaxBytesError
+	var (
+		over *http.MaxBytesError
+		full *problem
+	)
 	switch {
+	case errors.As(err, &full):
+		return full
 	case errors.As(err, &over):
 		return tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):

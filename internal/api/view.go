@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 	"unicode/utf8"
@@ -72,10 +73,8 @@ const (
 	StepDone  = "done"
 )
 
-// A ResultView is a result in JSON. What is JSON is shown as that value, other
-// text as a string, anything else as a string of base64; the encoding says
-// which. An empty result is left out, and of one that was too large to keep
-// only the size is known.
+// A ResultView is a result in JSON, as [Value] shows it. An empty result is left
+// out, and of one that was too large to keep only the size is known.
 type ResultView struct {
 	Result         json.RawMessage `json:"result,omitempty"`
 	ResultEncoding string          `json:"result_encoding,omitempty"` // json, text or base64
@@ -141,17 +140,41 @@ func viewResult(r *mulligan.Result) ResultView {
 		return ResultView{}
 	}
 	v := ResultView{ResultSize: r.Size, ResultTooLarge: r.TooLarge}
-	switch {
-	case len(r.Data) == 0:
-		return v
-	case !utf8.Valid(r.Data):
-		v.Result, v.ResultEncoding = quote(r.Data), "base64"
-	case json.Valid(r.Data):
-		v.Result, v.ResultEncoding = r.Data, "json"
-	default:
-		v.Result, v.ResultEncoding = quote(string(r.Data)), "text"
-	}
+	v.Result, v.ResultEncoding = Value(r.Data)
 	return v
+}
+
+// Value shows bytes in JSON: JSON as the value it is, other text as a string.
+// What is neither is a string of base64, which the encoding says. Nothing is
+// nothing.
+func Value(b []byte) (value json.RawMessage, encoding string) {
+	switch {
+	case len(b) == 0:
+		return nil, ""
+	case !utf8.Valid(b):
+		return quote(b), "base64"
+	case json.Valid(b) && shallow(b):
+		return b, "json"
+	}
+	return quote(string(b)), "text"
+}
+
+// shallow reports whether JSON is not nested so deeply that an answer which has
+// it could not be read: readers refuse what is far deeper.
+func shallow(b []byte) bool {
+	const most = 500
+	depth := 0
+	for d := json.NewDecoder(bytes.NewReader(b)); depth <= most; {
+		switch t, err := d.Token(); {
+		case err != nil:
+			return true
+		case t == json.Delim('[') || t == json.Delim('{'):
+			depth++
+		case t == json.Delim(']') || t == json.Delim('}'):
+			depth--
+		}
+	}
+	return false
 }
 
 // quote returns text as a JSON string, bytes as one of base64.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,31 @@ func TestViewOfAJob(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}
 		})
+	}
+}
+
+// An answer with a result that is nested deeper than readers take is read.
+func TestAResultIsShownSoThatItCanBeRead(t *testing.T) {
+	nested := func(depth int) string { return strings.Repeat("[", depth) + strings.Repeat("]", depth) }
+	for _, c := range []struct{ name, data, encoding string }{
+		{"JSON is a value", `{"a":[1]}`, "json"},
+		{"some nesting is a value", nested(500), "json"},
+		{"more is text", nested(501), "text"},
+		{"as deep as the reader takes it alone", nested(10_000), "text"},
+		{"deeper", nested(100_000), "text"},
+		{"brackets that are text", `"` + strings.Repeat("[", 10_000) + `"`, "json"},
+		{"text", "250 queued", "text"},
+		{"bytes", "\xff", "base64"},
+	} {
+		st := mulligan.Status{Kind: "k", ID: "1", State: "done", Record: &mulligan.Record{State: mulligan.Done, Result: mulligan.NewResult([]byte(c.data), time.Now())}}
+		b, err := json.Marshal(api.View(st))
+		var v api.JobView
+		if err == nil {
+			err = json.Unmarshal(b, &v)
+		}
+		if err != nil || v.ResultEncoding != c.encoding {
+			t.Errorf("%s: shown as %q, %v; want %s", c.name, v.ResultEncoding, err, c.encoding)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -24,7 +25,7 @@ func Load(environ []string, path string) (Config, error) {
 	if path == "" {
 		return Config{Settings: s}, err
 	}
-	b, err := os.ReadFile(path)
+	b, err := readFile(path)
 	if err != nil {
 		return Config{Settings: s}, fmt.Errorf("read the config file: %w", err)
 	}
@@ -35,4 +36,15 @@ func Load(environ []string, path string) (Config, error) {
 	s, err = read(environ, fileSettings{f.Settings, path})
 	s.Config = path
 	return Config{Settings: s, File: f}, err
+}
+
+// readFile reads no more of a file than tells that it is too large: it may be
+// one without an end.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }

@@ -1,11 +1,13 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/consumer"
@@ -29,8 +31,18 @@ downstreams:
   default: {concurrency: 4}
 user_rate: {per_second: 2.5, burst: 20}
 topology: {prefix: shop, replicas: 3, jobs_max_bytes: 1000000}
+http: {max_connections: 100, max_requests: 10, max_waiting: 5}
 settings: {http: "127.0.0.1:9090", log_level: warn}
 `
+
+// bomb is a file that means two to the power of 60 entries.
+func bomb(line string) string {
+	var b strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&b, line, "a", i+1, i)
+	}
+	return b.String()
+}
 
 func TestAWholeFileIsRead(t *testing.T) {
 	f, err := config.Parse([]byte(whole))
@@ -112,7 +124,7 @@ func TestAMistakeInTheFileIsNamed(t *testing.T) {
 		{"a downstream that is no name", kind("{effect: pure, downstream: 'a b'}"), `kind a.b: downstream "a b"`},
 		{"two concurrencies of one downstream", "kinds:\n  a: {effect: pure, http: {url: 'http://h/1', concurrency: 2}}\n  b: {effect: pure, http: {url: 'http://h/2', concurrency: 3}}\n",
 			"kinds a and b share the downstream h but name different http.concurrency, 2 and 3"},
-		{"a downstream that no kind belongs to", kind("{effect: pure, downstream: mailer}") + "downstreams: {mailr: {ratio: 0.2}}\n", "downstream mailr: no kind of the file belongs to it; they belong to mailer"},
+		{"a downstream that no kind belongs to", kind("{effect: pure, downstream: mailer}") + "downstreams: {mailr: {ratio: 0.2}}\n", `downstream "mailr": no kind of the file belongs to it; they belong to mailer`},
 		{"an unknown key of a downstream", kind("{effect: pure}") + "downstreams: {default: {rate: 0.2}}\n", `downstream default: line 4`},
 		{"a ratio of nothing", kind("{effect: pure}") + "downstreams: {default: {ratio: 0}}\n", "downstream default: ratio is 0; leave it out for the default"},
 		{"a ratio that is no limit", kind("{effect: pure}") + "downstreams: {default: {ratio: 2}}\n", "ratio 2 is not over 0 and at most 1"},
@@ -127,6 +139,15 @@ func TestAMistakeInTheFileIsNamed(t *testing.T) {
 		{"a number that is too large", "topology: {replicas: 99999999999999999999}\n", "line 1"},
 		{"two documents", "kinds: {}\n---\nkinds: {}\n", "more than one document"},
 		{"no YAML", "kinds: [\n", "line 1"},
+		{"a file that is too large", "#" + strings.Repeat("x", 1<<20), "the file is over 1048576 bytes"},
+		{"aliases that double at each line", bomb("%[1]s%[2]d: &%[1]s%[2]d [*%[1]s%[3]d, *%[1]s%[3]d]\n"), "line 1: anchors, aliases and merge keys are not read"},
+		{"merge keys that double at each line", bomb("%[1]s%[2]d: &%[1]s%[2]d {<<: [*%[1]s%[3]d, *%[1]s%[3]d]}\n"), "line 1: anchors"},
+		{"a list within a hundred thousand lists", "kinds: " + strings.Repeat("[", 100_000), "line 1: nested deeper than 20"},
+		{"a mapping within a hundred thousand mappings", "kinds: " + strings.Repeat("{a: ", 100_000), "line 1: nested deeper than 20"},
+		{"lists without brackets", "kinds:\n" + strings.Repeat("- ", 100_000), "line 2: nested deeper than 20"},
+		{"an endless effect", kind("effect: " + strings.Repeat("x", 10_000)), "kind a.b has effect"},
+		{"no connections", "http: {max_connections: 0}\n", "http.max_connections 0 is not between 1 and 1000000; leave it out for the default"},
+		{"negative requests", "http: {max_requests: -1}\n", "http.max_requests -1 is not between"},
 		{"another type", "just text\n", "line 1"},
 	})
 }
@@ -253,11 +274,14 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(whole))
 	f.Add([]byte("kinds: {a: {effect: pure, policy: {attempts: 1e9}}}"))
 	f.Add([]byte("a: &a [*a]"))
+	f.Add([]byte("kinds: {\"a\\nb\": {effect: pure}}\ndownstreams: {\"\\u001b\": {}}"))
+	f.Add([]byte("http: {max_requests: 1e3}\nkinds: {a: {effect: pure}}\ndownstreams: {\"\\u001b\": {}}"))
+	f.Add([]byte("\"\\u001b[2J\": 1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		file, err := config.Parse(b)
 		if err != nil {
-			if strings.Contains(err.Error(), "\n") {
-				t.Errorf("more than one line: %q", err)
+			if strings.ContainsFunc(err.Error(), unicode.IsControl) || len(err.Error()) > 1500 {
+				t.Errorf("not one line, or a long one: %q", err)
 			}
 			return
 		}

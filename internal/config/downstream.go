@@ -26,12 +26,12 @@ type downstreamYAML struct {
 // already.
 func (f *File) readDownstreams(nodes map[string]ast.Node, source []byte) error {
 	for _, name := range slices.Sorted(maps.Keys(nodes)) {
+		if all := f.downstreams(); !slices.Contains(all, name) {
+			return fmt.Errorf("downstream %.80q: no kind of the file belongs to it; they belong to %.400s", name, strings.Join(all, ", "))
+		}
 		y := downstreamYAML{}
 		if err := decode(nodes[name], &y, source); err != nil {
 			return fmt.Errorf("downstream %s: %w", name, err)
-		}
-		if all := f.downstreams(); !slices.Contains(all, name) {
-			return fmt.Errorf("downstream %s: no kind of the file belongs to it; they belong to %s", name, strings.Join(all, ", "))
 		}
 		d, err := y.downstream(f.Downstreams[name].Concurrency)
 		if err != nil {

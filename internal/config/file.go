@@ -29,7 +29,12 @@ type File struct {
 	Downstreams map[string]consumer.Downstream
 	UserRate    budget.Rate
 	Topology    mulligan.Topology
+	HTTP        HTTP
 }
+
+// HTTP bounds what the HTTP API takes at once; zero is the default, see
+// api.Server.
+type HTTP struct{ MaxConnections, MaxRequests, MaxWaiting int }
 
 // fileYAML is the file as it is written. Durations are text and parts are nodes
 // so that a mistake in them can name its kind and key.
@@ -47,11 +52,19 @@ type fileYAML struct {
 		DeadMaxBytes   whole  `yaml:"dead_max_bytes"`
 		EventsMaxBytes whole  `yaml:"events_max_bytes"`
 	} `yaml:"topology"`
+	HTTP struct {
+		MaxConnections whole `yaml:"max_connections"`
+		MaxRequests    whole `yaml:"max_requests"`
+		MaxWaiting     whole `yaml:"max_waiting"`
+	} `yaml:"http"`
 	Settings Settings `yaml:"settings"`
 }
 
 // Parse reads a config file. A key that it does not know is an error.
 func Parse(b []byte) (File, error) {
+	if err := acceptable(b); err != nil {
+		return File{}, err
+	}
 	var y fileYAML
 	d := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	if err := d.Decode(&y); err != nil && !errors.Is(err, io.EOF) {
@@ -67,6 +80,9 @@ func Parse(b []byte) (File, error) {
 		return File{}, fmt.Errorf("topology: %w", err)
 	}
 	if err := f.readRate(&y); err != nil {
+		return File{}, err
+	}
+	if err := f.readHTTP(&y); err != nil {
 		return File{}, err
 	}
 	if err := f.readKinds(y.Kinds, b); err != nil {
@@ -100,9 +116,31 @@ func (f *File) readRate(y *fileYAML) error {
 	return nil
 }
 
+func (f *File) readHTTP(y *fileYAML) error {
+	const most = 1_000_000
+	for _, limit := range []struct {
+		key  string
+		from whole
+		to   *int
+	}{
+		{"max_connections", y.HTTP.MaxConnections, &f.HTTP.MaxConnections},
+		{"max_requests", y.HTTP.MaxRequests, &f.HTTP.MaxRequests},
+		{"max_waiting", y.HTTP.MaxWaiting, &f.HTTP.MaxWaiting},
+	} {
+		if n := limit.from.n; limit.from.given && (n < 1 || n > most) {
+			return fmt.Errorf("http.%s %d is not between 1 and %d; leave it out for the default", limit.key, n, most)
+		}
+		*limit.to = limit.from.n
+	}
+	return nil
+}
+
 func (f *File) readKinds(nodes map[string]ast.Node, source []byte) error {
 	named := map[string]string{} // the kind that names a downstream's concurrency
 	for _, name := range slices.Sorted(maps.Keys(nodes)) {
+		if err := mulligan.ValidKindName(name); err != nil {
+			return err
+		}
 		y := kindYAML{}
 		if err := decode(nodes[name], &y, source); err != nil {
 			return fmt.Errorf("kind %s: %w", name, err)
@@ -158,14 +196,14 @@ func explain(err error, source []byte) error {
 		overflow *yaml.OverflowError
 	)
 	if !errors.As(err, &at) || at.GetToken() == nil {
-		return fmt.Errorf("not YAML: %s", strings.Join(strings.Fields(err.Error()), " "))
+		return fmt.Errorf("not YAML: %s", oneLine(err.Error()))
 	}
 	line := at.GetToken().Position.Line
 	text := ""
 	if lines := bytes.Split(source, []byte("\n")); line >= 1 && line <= len(lines) {
 		text = fmt.Sprintf(" (%.80q)", bytes.TrimSpace(lines[line-1]))
 	}
-	what := strings.Join(strings.Fields(at.GetMessage()), " ")
+	what := oneLine(at.GetMessage())
 	switch {
 	case errors.As(err, &wrong):
 		what = "the value is not a " + plain(wrong.DstType.Kind().String())
@@ -173,6 +211,10 @@ func explain(err error, source []byte) error {
 		what = "the number is too large"
 	}
 	return fmt.Errorf("line %d%s: %s", line, text, what)
+}
+
+func oneLine(text string) string {
+	return mulligan.ErrorText(errors.New(strings.Join(strings.Fields(text), " ")))
 }
 
 func plain(kind string) string {

@@ -79,33 +79,39 @@ func (f *findings) held(ctx context.Context) {
 	}
 	free := 0
 	for _, w := range all {
-		for _, d := range w.Downstreams {
-			check := "downstream " + d.Name
-			for _, line := range d.Warnings {
-				what, remedy, _ := strings.Cut(strings.TrimPrefix(line, check+": "), ": ")
-				f.warn(check, what, remedy)
-			}
-			switch where := "by worker " + w.Host + "/" + w.PID; {
-			case d.CredentialRefused:
-				f.fail(check, "it refuses the credential; held "+where, "renew the credential: the jobs wait until a probe is accepted")
-			case d.OneUser == "credential":
-				f.warn(check, "it refuses one user's credential, "+where+"; not held for that", "renew it; if all jobs are one user's, name none, and the downstream is held instead")
-			case d.OneUser != "":
-				f.warn(check, "most calls fail, all of one user, "+where+"; not held for that", "see what they fail of; if all jobs are one user's, name none, and the downstream is held instead")
-			case d.Held == "gate":
-				f.warn(check, "it asked to wait; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "nothing, unless it goes on: then ask it for less, with a lower concurrency")
-			case d.Held == "probe":
-				f.warn(check, "most of its calls failed; probed "+where, "nothing: its jobs go on once probes succeed")
-			case d.Held != "":
-				f.warn(check, "most of its calls fail; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "see what its calls fail of, in the worker's log or mulligan_attempts_total; the jobs wait, and go on by themselves")
-			default:
-				free++
-			}
-		}
+		free += f.heldBy(w)
 	}
 	if free > 0 {
 		f.ok("holds", "%d downstreams of %d workers are not held", free, len(all))
 	}
+}
+
+// heldBy is held for one worker, and returns how many it does not hold.
+func (f *findings) heldBy(w consumer.State) (free int) {
+	for _, d := range w.Downstreams {
+		check := "downstream " + d.Name
+		for _, line := range d.Warnings {
+			what, remedy, _ := strings.Cut(strings.TrimPrefix(line, check+": "), ": ")
+			f.warn(check, what, remedy)
+		}
+		switch where := "by worker " + w.Host + "/" + w.PID; {
+		case d.CredentialRefused:
+			f.fail(check, "it refuses the credential; held "+where, "renew the credential: the jobs wait until a probe is accepted")
+		case d.OneUser == "credential":
+			f.warn(check, "it refuses one user's credential, "+where+"; not held for that", "renew it; if all jobs are one user's, name none, and the downstream is held instead")
+		case d.OneUser != "":
+			f.warn(check, "most calls fail, all of one user, "+where+"; not held for that", "see what they fail of; if all jobs are one user's, name none, and the downstream is held instead")
+		case d.Held == "gate":
+			f.warn(check, "it asked to wait; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "nothing, unless it goes on: then ask it for less, with a lower concurrency")
+		case d.Held == "probe":
+			f.warn(check, "most of its calls failed; probed "+where, "nothing: its jobs go on once probes succeed")
+		case d.Held != "":
+			f.warn(check, "most of its calls fail; held "+where+" until "+d.Until.UTC().Format(time.TimeOnly)+" UTC", "see what its calls fail of, in the worker's log or mulligan_attempts_total; the jobs wait, and go on by themselves")
+		default:
+			free++
+		}
+	}
+	return free
 }
 
 // declarations compares what live workers declare with what the last one wrote:

@@ -34,7 +34,12 @@ type Declaration struct {
 	Fingerprint string // see [mulligan.Kind.Fingerprint]
 }
 
-const answersFor = 300 * time.Millisecond // how long processes may take to answer
+// Whoever may answer is taken at his word, but not for ever.
+const (
+	answersFor = 300 * time.Millisecond // how long processes may take to answer
+	maxAnswers = 1000
+	maxAnswer  = 64 << 10 // bytes
+)
 
 // Live finds the live processes of a service that serve a topology, by asking
 // all of them and taking what is answered within a moment.
@@ -45,10 +50,8 @@ func Live(ctx context.Context, nc *nats.Conn, t mulligan.Topology, service strin
 	}
 	var live []Process
 	err = ask(ctx, nc, subject, func(answer []byte) {
-		var info micro.Info
-		if json.Unmarshal(answer, &info) == nil && info.Metadata["prefix"] == t.JobsRoot() {
-			live = append(live, Process{ID: info.ID, Host: info.Metadata["host"], PID: info.Metadata["pid"],
-				Downstreams: list(info.Metadata["downstreams"]), Kinds: list(info.Metadata["kinds"]), Declared: declarations(info.Metadata["declared"])})
+		if p, ok := readProcess(answer, t); ok {
+			live = append(live, p)
 		}
 	})
 	if err != nil {
@@ -57,16 +60,32 @@ func Live(ctx context.Context, nc *nats.Conn, t mulligan.Topology, service strin
 	return sorted(live), nil
 }
 
+// readProcess reads what a process tells, and reports whether it is one of a
+// topology.
+func readProcess(answer []byte, t mulligan.Topology) (Process, bool) {
+	var info micro.Info
+	if json.Unmarshal(answer, &info) != nil || info.Metadata["prefix"] != t.JobsRoot() {
+		return Process{}, false
+	}
+	return Process{ID: info.ID, Host: info.Metadata["host"], PID: info.Metadata["pid"],
+		Downstreams: list(info.Metadata["downstreams"]), Kinds: list(info.Metadata["kinds"]), Declared: declarations(info.Metadata["declared"])}, true
+}
+
 // states asks all live workers of a topology how they stand.
 func states(ctx context.Context, nc *nats.Conn, t mulligan.Topology) (all []consumer.State, err error) {
 	err = ask(ctx, nc, consumer.StateSubject, func(answer []byte) {
-		var s consumer.State
-		if json.Unmarshal(answer, &s) == nil && s.Prefix == t.JobsRoot() {
+		if s, ok := readState(answer, t); ok {
 			all = append(all, s)
 		}
 	})
 	slices.SortFunc(all, func(a, b consumer.State) int { return strings.Compare(a.Host+a.PID, b.Host+b.PID) })
 	return all, err
+}
+
+// readState is readProcess for how a worker stands.
+func readState(answer []byte, t mulligan.Topology) (s consumer.State, ok bool) {
+	ok = json.Unmarshal(answer, &s) == nil && s.Prefix == t.JobsRoot()
+	return s, ok
 }
 
 // ask hands each answer to a request to take, of those that come within a moment.
@@ -83,13 +102,16 @@ func ask(ctx context.Context, nc *nats.Conn, subject string, take func(answer []
 	}
 	within, cancel := context.WithTimeout(ctx, answersFor)
 	defer cancel()
-	for {
+	for range maxAnswers {
 		m, err := sub.NextMsgWithContext(within)
 		if err != nil {
 			return ended(ctx, err)
 		}
-		take(m.Data)
+		if len(m.Data) <= maxAnswer {
+			take(m.Data)
+		}
 	}
+	return nil
 }
 
 // ended tells the end of waiting, which is no error, from the caller's.
