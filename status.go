@@ -175,14 +175,14 @@ func (p *Publisher) delivered(ctx context.Context, stream, kind string, r *Recor
 		if !ok {
 			return StatusQueued, nil // nobody serves it
 		}
-		c, err := p.js.Consumer(ctx, stream, DurableName(k.Downstream))
+		c, err := ConsumerInfo(ctx, p.js, stream, DurableName(k.Downstream))
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return StatusQueued, nil
 		}
 		if err != nil {
 			return "", fmt.Errorf("%w: read consumer of %s: %w", ErrUnavailable, k.Downstream, err)
 		}
-		if m.Sequence <= c.CachedInfo().Delivered.Stream {
+		if m.Sequence <= c.Delivered.Stream {
 			return StatusRunning, nil
 		}
 		return StatusQueued, nil

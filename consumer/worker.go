@@ -58,6 +58,7 @@ type Worker struct {
 	hand    hand
 	lanes   []*lane
 	holding atomic.Bool   // too many retries wait: fresh jobs stay in their stream
+	barred  atomic.Bool   // from changing consumers
 	suspect chan struct{} // permit of the one suspect that may run
 }
 
@@ -132,6 +133,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	keeper.Go(func() { w.keep(hard) })
 	for _, l := range w.lanes {
 		lanes.Go(func() { l.run(ctx, hard) })
+		keeper.Go(func() { l.fresh.watch(ctx) })
+		keeper.Go(func() { l.due.watch(ctx) })
 	}
 	w.Log.Info().Strs("downstreams", w.downstreams()).Int("kinds", len(w.kinds)).Msg("worker runs")
 	<-ctx.Done()
