@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -38,8 +39,12 @@ func ConsumerInfo(ctx context.Context, js jetstream.JetStream, stream, durable s
 }
 
 // ConsumerFault says what about a consumer keeps jobs waiting or spoils their
-// retries; filters are those that it needs. It is empty if there is nothing.
+// retries; filters are those that it needs. It is empty if there is nothing, or if
+// a newer program made it.
 func ConsumerFault(cfg jetstream.ConsumerConfig, filters []string) string {
+	if newer(cfg) {
+		return ""
+	}
 	for _, want := range filters {
 		if !slices.Contains(filtersOf(cfg), want) {
 			return "it does not deliver " + want
@@ -62,6 +67,11 @@ func ConsumerFault(cfg jetstream.ConsumerConfig, filters []string) string {
 		say(cfg.MaxRequestMaxBytes > 0, "it bounds the bytes of a request"),
 		say(len(cfg.PriorityGroups) > 0, "it serves only clients of its priority groups"),
 		say(cfg.InactiveThreshold > 0, "the server deletes it when nobody has asked for %v", cfg.InactiveThreshold))
+}
+
+func newer(cfg jetstream.ConsumerConfig) bool {
+	v, _ := strconv.Atoi(cfg.Metadata[metaVersion])
+	return v > topologyVersion
 }
 
 // fixedFault is the part of [ConsumerFault] that the server changes in no consumer
@@ -158,6 +168,8 @@ func (c consumerSpec) remake(ctx context.Context, js jetstream.JetStream, have *
 	if err := js.DeleteConsumer(ctx, c.stream, c.durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return err
 	}
-	_, err := js.CreateConsumer(ctx, c.stream, c.config())
+	cfg := c.config()
+	cfg.PauseUntil = have.Config.PauseUntil
+	_, err := js.CreateConsumer(ctx, c.stream, cfg)
 	return err
 }

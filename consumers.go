@@ -143,7 +143,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 		return err
 	}
 	cfg := have.Config
-	if v, _ := strconv.Atoi(cfg.Metadata[metaVersion]); v > topologyVersion {
+	if newer(cfg) {
 		return nil
 	}
 	if fixedFault(cfg) != "" {

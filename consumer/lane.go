@@ -54,6 +54,7 @@ type source struct {
 	pulled   chan *delivery
 
 	pulls     pulls
+	mended    time.Time             // when that was last tried
 	delivered uint64                // by the consumer, when it was looked at
 	stuck     atomic.Pointer[Stuck] // nil while no jobs wait in vain
 

@@ -17,13 +17,16 @@ import (
 // at two looks is so: within 30 s, the server's silence included.
 const lookEvery = 8 * time.Second
 
+// mendEvery is how often a worker tries to put right what is still wrong.
+const mendEvery = time.Minute
+
 // Why jobs wait in vain; the set is closed, the same in metrics and states.
 const (
 	stuckMissing     = "missing"     // there is no consumer
 	stuckFault       = "config"      // the consumer is not as it should be
 	stuckPassed      = "passed_over" // jobs lie where the consumer looks no more
 	stuckPaused      = "paused"      // an operator paused the consumer
-	stuckRefused     = "refused"     // the server refuses to be asked
+	stuckRefused     = "refused"     // every request fails
 	stuckUndelivered = "undelivered" // the server is asked and gives nothing
 	stuckNoAnswer    = "no_answer"   // the server says nothing
 	stuckHandlers    = "handlers"    // every slot has a handler that does not end
@@ -196,7 +199,7 @@ func (s *source) ask(ctx context.Context, look *sight) {
 // filters are what the consumer needs for this worker's kinds.
 func (s *source) filters() (all []string) {
 	for name, k := range s.lane.w.kinds {
-		if k.Downstream == s.lane.downstream {
+		if _, moved := s.lane.w.moved.Load(name); k.Downstream == s.lane.downstream && !moved {
 			all = append(all, mulligan.Subject(s.root, name, "*"))
 		}
 	}
@@ -225,9 +228,11 @@ func (s *source) conclude(ctx context.Context, look sight) {
 	if fresh {
 		log.Error().Str("why", why).Str("do", found.Do).Msg("stuck: " + found.Cause)
 	}
-	if why != stuckMissing && why != stuckFault && why != stuckPassed {
+	mendable := why == stuckMissing || why == stuckFault || why == stuckPassed
+	if !mendable || !fresh && now.Sub(s.mended) < mendEvery {
 		return
 	}
+	s.mended = now
 	switch err := s.lane.w.mend(ctx, s.lane.downstream); {
 	case err == nil:
 		log.Warn().Str("why", why).Msg("the consumer was put right")
@@ -254,7 +259,7 @@ func (s *source) explain(look sight, why string) (cause, do string) {
 	case stuckPaused:
 		return "the " + name + " is paused", "if it should go on, run `nats consumer resume " + s.stream + " " + s.durable + "`"
 	case stuckRefused:
-		return fmt.Sprintf("%d jobs wait, but the server refuses to give any: %v", look.waiting, look.refused), "see who else asks, with `nats consumer info " + s.stream + " " + s.durable + "`"
+		return fmt.Sprintf("%d jobs wait, but no request brings any: %v", look.waiting, look.refused), "check that this worker may ask, and see who else does, with `nats consumer info " + s.stream + " " + s.durable + "`"
 	case stuckUndelivered:
 		return fmt.Sprintf("%d jobs wait, this worker asks, and the server gives none", look.waiting), "have another server lead it, with `nats consumer cluster step-down " + s.stream + " " + s.durable + "`; if it is alone, restart it"
 	}

@@ -3,10 +3,12 @@ package integration
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
@@ -141,6 +143,32 @@ func TestAWorkerWithNarrowRightsSaysWhatAnOperatorDoes(t *testing.T) {
 		}
 	case <-time.After(toSay):
 		t.Errorf("the job does not run; the log ends with\n%s", log.tail(10))
+	}
+}
+
+func TestAWorkerThatMayNotAskForJobsSaysSo(t *testing.T) {
+	const right = "$JS.API.CONSUMER.MSG.NEXT.MULLIGAN_JOBS.*"
+	g := startGuarded(t, func(o *server.Options) {
+		for _, u := range o.Users {
+			u.Permissions.Publish.Allow = slices.DeleteFunc(u.Permissions.Publish.Allow, func(s string) bool { return s == right })
+		}
+	})
+	kinds := []mulligan.Kind{normal(t, "email.send", mulligan.Keyed)}
+	provisionAs(t, g.as(t, "operator"), kinds)
+	log := new(transcript)
+	w := consumer.Worker{Conn: g.as(t, "worker"), Log: zerolog.New(log)}
+	w.Handle(kinds[0], mulligan.HandlerFunc(func(context.Context, *mulligan.Job) ([]byte, error) { return nil, nil }))
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	pub := mulligan.Publisher{Conn: g.as(t, "publisher"), Kinds: kinds}
+	if _, err := pub.Publish(ctx, mulligan.Job{Kind: kinds[0].Name, ID: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, toSay, "the log says that jobs wait", func() bool { return log.has("1 jobs wait, but no request brings any") })
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

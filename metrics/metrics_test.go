@@ -38,8 +38,10 @@ func tellAll(m *metrics.Metrics, errorType string) {
 		return metrics.Downstream{Held: "credential", CredentialRefused: true, InHand: 1, Limit: 12, InFlight: 3, Tokens: 4,
 			Stuck: map[string]time.Time{"paused": time.Unix(1700000100, 0), "config": time.Unix(1700000000, 0)}}
 	})
-	m.Watch("mailer", func() metrics.Downstream { return metrics.Downstream{Limit: 4, Tokens: 0.5, Stuck: map[string]time.Time{"paused": time.Unix(1700000200, 0)}} }) // another worker in this process
-	m.Watch("mailer", func() metrics.Downstream { return metrics.Downstream{Held: "open"} })()        // and one that has ended
+	m.Watch("mailer", func() metrics.Downstream {
+		return metrics.Downstream{Limit: 4, Tokens: 0.5, Stuck: map[string]time.Time{"paused": time.Unix(1700000200, 0)}}
+	}) // another worker in this process
+	m.Watch("mailer", func() metrics.Downstream { return metrics.Downstream{Held: "open"} })() // and one that has ended
 }
 
 // gather returns the value of every series, as name{label="value"}; of a
