@@ -81,8 +81,10 @@ func (t Topology) ensureScheduler(ctx context.Context, js jetstream.JetStream) e
 }
 
 // EnsureConsumers makes the queues of each downstream cover all kinds declared
-// for it. Nothing is ever deleted or recreated: a kind that moves to another
-// downstream leaves the old one's filters. Call it after [Topology.Declare].
+// for it, and puts right what [ConsumerFault] and [PassedOver] find. They are
+// updated in place: a kind that moves to another downstream leaves the old one's
+// filters. One that cannot be is made anew, but only while nobody has anything of
+// it in hand. A pause stays. Call it after [Topology.Declare].
 func (t Topology) EnsureConsumers(ctx context.Context, js jetstream.JetStream, downstreams []string) error {
 	return t.alone(ctx, js, func(ctx context.Context) error { return t.ensureConsumers(ctx, js, downstreams) })
 }
@@ -163,28 +165,27 @@ func (c consumerSpec) config() jetstream.ConsumerConfig {
 // are adopted; the consumer's metadata says so until that is finished, for the
 // process that comes after a crash.
 func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error {
-	have, err := js.Consumer(ctx, c.Stream, c.Durable)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		have, err = js.CreateConsumer(ctx, c.Stream, c.config())
-		if errors.Is(err, jetstream.ErrConsumerExists) {
-			have, err = js.Consumer(ctx, c.Stream, c.Durable)
-		}
-	}
+	have, err := c.find(ctx, js)
 	if err != nil {
 		return err
 	}
-	cfg := have.CachedInfo().Config
-	if v, _ := strconv.Atoi(cfg.Metadata[metaVersion]); v > topologyVersion {
+	cfg := have.Config
+	if newer(cfg) {
 		return nil
+	}
+	if fixedFault(cfg) != "" {
+		return c.remake(ctx, js, have) // a new consumer begins with the oldest message
 	}
 	want := c.config()
 	added := slices.DeleteFunc(slices.Clone(want.FilterSubjects), func(f string) bool { return slices.Contains(filtersOf(cfg), f) })
 	pending := strings.Fields(cfg.Metadata[metaAdopt])
-	if len(added) == 0 && len(pending) == 0 && sameConsumer(cfg, want) {
+	switch same := len(added) == 0 && len(pending) == 0 && sameConsumer(cfg, want); {
+	case c.downstream == "" && same:
 		return nil
-	}
-	if c.downstream == "" { // a scheduler's filter never changes
+	case c.downstream == "": // a scheduler's filter never changes
 		return update(ctx, js, c.Stream, cfg, want)
+	case same:
+		return c.rescue(ctx, js)
 	}
 	for _, f := range added {
 		if !slices.Contains(pending, f) {
@@ -195,7 +196,14 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 	if err := update(ctx, js, c.Stream, cfg, want); err != nil {
 		return err
 	}
-	if err := c.adopt(ctx, js, pending); err != nil {
+	s, err := js.Stream(ctx, c.Stream)
+	if err != nil {
+		return err
+	}
+	// Up to the stream's end, not to the place that the consumer says it has
+	// reached: it may pass over the message just behind that while its filters
+	// change.
+	if err := c.adopt(ctx, js, pending, s.CachedInfo().State.LastSeq); err != nil {
 		return err
 	}
 	next := want
@@ -204,10 +212,29 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 	return update(ctx, js, c.Stream, cfg, next)
 }
 
+// find returns the consumer, which it makes if there is none.
+func (c consumerSpec) find(ctx context.Context, js jetstream.JetStream) (*jetstream.ConsumerInfo, error) {
+	have, err := ConsumerInfo(ctx, js, c.Stream, c.Durable)
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return have, err
+	}
+	made, err := js.CreateConsumer(ctx, c.Stream, c.config())
+	if errors.Is(err, jetstream.ErrConsumerExists) {
+		return ConsumerInfo(ctx, js, c.Stream, c.Durable)
+	}
+	if err != nil {
+		return nil, c.rivals(ctx, js, err)
+	}
+	return made.CachedInfo(), nil
+}
+
 // update writes what Mulligan decides about a consumer over what is there.
 func update(ctx context.Context, js jetstream.JetStream, stream string, have, want jetstream.ConsumerConfig) error {
 	have.FilterSubject, have.FilterSubjects = "", want.FilterSubjects
 	have.AckWait, have.MaxDeliver, have.MaxAckPending, have.BackOff = want.AckWait, want.MaxDeliver, want.MaxAckPending, nil
+	have.HeadersOnly, have.InactiveThreshold = false, 0
+	have.MaxRequestBatch, have.MaxRequestExpires, have.MaxRequestMaxBytes = 0, 0, 0
+	have.PriorityPolicy, have.PriorityGroups, have.PinnedTTL = want.PriorityPolicy, nil, 0
 	have.Metadata = want.Metadata
 	_, err := js.UpdateConsumer(ctx, stream, have)
 	return err
@@ -222,8 +249,7 @@ func filtersOf(cfg jetstream.ConsumerConfig) []string {
 
 func sameConsumer(have, want jetstream.ConsumerConfig) bool {
 	a, b := slices.Sorted(slices.Values(filtersOf(have))), slices.Sorted(slices.Values(want.FilterSubjects))
-	return slices.Equal(a, b) && have.AckWait == want.AckWait && have.MaxDeliver == want.MaxDeliver &&
-		have.MaxAckPending == want.MaxAckPending && len(have.BackOff) == 0 && have.Metadata[metaVersion] == want.Metadata[metaVersion]
+	return slices.Equal(a, b) && ConsumerFault(have, b) == "" && have.Metadata[metaVersion] == want.Metadata[metaVersion]
 }
 
 // release takes this consumer's filters out of any other: on a work queue one
@@ -254,17 +280,13 @@ func (c consumerSpec) release(ctx context.Context, js jetstream.JetStream) error
 	return list.Err()
 }
 
-// adopt moves the messages of filters that lie before the consumer's place to
-// the end of those that have come back: stored there first, then removed here.
-func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters []string) error {
+// adopt moves the messages of filters up to a place of the stream to the end of
+// those that have come back: stored there first, then removed here.
+func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters []string, reached uint64) error {
 	s, err := js.Stream(ctx, c.Stream)
 	if err != nil {
 		return err
 	}
-	// Up to the stream's end, not to the place that the consumer says it has
-	// reached: it may pass over the message just behind that while its filters
-	// change.
-	reached := s.CachedInfo().State.LastSeq
 	for _, f := range filters {
 		for seq := uint64(1); seq <= reached; {
 			m, err := getMsg(ctx, js, c.Stream, msgAsk{Seq: seq, NextFor: f})

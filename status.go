@@ -177,14 +177,14 @@ func (p *Publisher) delivered(ctx context.Context, from func(downstream string) 
 			return StatusQueued, nil // nobody serves it
 		}
 		q := from(k.Downstream)
-		c, err := p.js.Consumer(ctx, q.Stream, q.Durable)
+		c, err := ConsumerInfo(ctx, p.js, q.Stream, q.Durable)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return StatusQueued, nil
 		}
 		if err != nil {
 			return "", fmt.Errorf("%w: read consumer of %s: %w", ErrUnavailable, k.Downstream, err)
 		}
-		if m.Sequence <= c.CachedInfo().Delivered.Stream {
+		if m.Sequence <= c.Delivered.Stream {
 			return StatusRunning, nil
 		}
 		return StatusQueued, nil

@@ -139,10 +139,15 @@ func (d *delivery) tell(r *mulligan.Record, now time.Time) {
 // that does not heed its context has its slot, but must not be the probe for ever.
 func (d *delivery) expect(limit time.Duration, c *calls) (stop func()) {
 	t := time.AfterFunc(limit+stopWait, func() {
+		d.lane.overdue.Add(1)
 		c.expire()
 		d.lane.notice(time.Now(), "timeout")
 	})
-	return func() { t.Stop() }
+	return func() {
+		if !t.Stop() {
+			d.lane.overdue.Add(-1)
+		}
+	}
 }
 
 // told is what the downstream learns of the call of d. One that was given less
@@ -195,12 +200,22 @@ func (l *lane) state(now time.Time) DownstreamState {
 	if held.Why == "" && s.Breaker == budget.PhaseHalfOpen {
 		held.Why = budget.ProbeTaken
 	}
+	var stuck []Stuck
+	for _, from := range l.sources() {
+		if s := from.stuck.Load(); s != nil {
+			stuck = append(stuck, *s)
+		}
+	}
 	return DownstreamState{Name: l.downstream, Held: string(held.Why), Until: held.Until, CredentialRefused: s.Breaker == budget.PhaseCredential,
-		OneUser: string(s.OneUser), InHand: l.w.hand.count(l), Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens, Warnings: l.warnings()}
+		OneUser: string(s.OneUser), InHand: l.w.hand.count(l), Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens, Stuck: stuck, Warnings: l.warnings()}
 }
 
 // shown is the same for metrics.
 func (l *lane) shown() metrics.Downstream {
 	s := l.state(time.Now())
-	return metrics.Downstream{Held: s.Held, CredentialRefused: s.CredentialRefused, InHand: s.InHand, Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens}
+	stuck := map[string]time.Time{}
+	for _, one := range s.Stuck {
+		stuck[one.Why] = one.Since
+	}
+	return metrics.Downstream{Stuck: stuck, Held: s.Held, CredentialRefused: s.CredentialRefused, InHand: s.InHand, Limit: s.Limit, InFlight: s.InFlight, Tokens: s.Tokens}
 }

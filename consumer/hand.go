@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
@@ -51,7 +52,8 @@ func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 	d.stored, d.ahead = meta.Timestamp, meta.NumPending
 	d.facts = facts{
 		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: fresh, deferred: s == s.lane.deferred, again: meta.NumDelivered > 1,
-		start: msg.Reply, deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
+		// Not the reply subject: a consumer that was made anew may give the same message the same one again.
+		start: nuid.Next(), deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
 	}
 	return d
 }

@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	maxPull  = 500             // messages asked for at once
-	pullWait = time.Second     // how long one pull waits for more; also how long a shutdown waits for it
-	pullSpan = time.Second     // of work that is fetched ahead
-	holdWait = time.Second     // between looks whether fresh jobs may be pulled again
-	maxPause = 5 * time.Second // between pulls that fail
+	maxPull  = mulligan.MaxPull
+	pullWait = mulligan.PullWait // also how long a shutdown waits for a pull
+	pullSpan = time.Second       // of work that is fetched ahead
+	holdWait = time.Second       // between looks whether fresh jobs may be pulled again
+	maxPause = 5 * time.Second   // between pulls that fail
 )
 
 // lane runs the jobs of one downstream: fresh ones, those that were deferred and
@@ -39,6 +39,7 @@ type lane struct {
 	calls      *budget.Downstream
 	peers      atomic.Int32 // live workers of the downstream, this one included
 	short      atomic.Bool  // retries that may be due wait for a token
+	overdue    atomic.Int32 // handlers that go on though their time is up
 
 	mu     sync.Mutex
 	phase  budget.Phase // of the breaker, as it was logged
@@ -51,6 +52,11 @@ type source struct {
 	lane     *lane
 	messages *pull.Source
 	pulled   chan *delivery
+
+	pulls     pulls
+	mended    time.Time             // when that was last tried
+	delivered uint64                // by the consumer, when it was looked at
+	stuck     atomic.Pointer[Stuck] // nil while no jobs wait in vain
 
 	mu    sync.Mutex
 	moved *sync.Cond // some of stock has started
@@ -236,7 +242,9 @@ func (l *lane) pullDue(ctx context.Context) {
 // fetch pulls up to n messages and hands each to take before it is in stock.
 // What arrives after ctx has ended is given back.
 func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *delivery)) error {
-	return s.messages.Each(n, pullWait, func(msg *nats.Msg) {
+	s.pulls.begin()
+	err := s.messages.Each(n, pullWait, func(msg *nats.Msg) {
+		s.pulls.brought()
 		d := s.open(msg, time.Now())
 		if !l.w.hand.add(d) {
 			return
@@ -253,6 +261,8 @@ func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *deliver
 			l.giveBack(d, "shutdown")
 		}
 	})
+	s.pulls.end(err)
+	return err
 }
 
 // recover waits after a pull that failed, and makes the consumer again if
@@ -263,7 +273,7 @@ func (l *lane) recover(ctx context.Context, s *source, err error, fails int) int
 	}
 	fails++
 	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
-		err = errors.Join(err, l.w.Topology.EnsureConsumers(ctx, l.w.js, []string{l.downstream}))
+		err = errors.Join(err, l.w.mend(ctx, l.downstream))
 	}
 	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.Stream).Msg("pull; trying again")
 	_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))

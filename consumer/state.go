@@ -36,6 +36,8 @@ type DownstreamState struct {
 	Limit    int     `json:"limit"`     // calls that may be in flight
 	InFlight int     `json:"in_flight"` // calls that are
 	Tokens   float64 `json:"tokens"`    // retries saved
+	// Stuck says which of its jobs wait in vain.
+	Stuck []Stuck `json:"stuck,omitempty"`
 	// Warnings are those of [budget.StormWarnings].
 	Warnings []string `json:"warnings,omitempty"`
 }

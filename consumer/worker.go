@@ -61,6 +61,8 @@ type Worker struct {
 	hand    hand
 	lanes   []*lane
 	holding atomic.Bool   // too many retries wait: fresh jobs stay in their stream
+	barred  atomic.Bool   // from changing consumers
+	moved   sync.Map      // names of kinds that another worker has declared for another downstream
 	suspect chan struct{} // permit of the one suspect that may run
 }
 
@@ -135,6 +137,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	keeper.Go(func() { w.keep(hard) })
 	for _, l := range w.lanes {
 		lanes.Go(func() { l.run(ctx, hard) })
+		for _, s := range l.sources() {
+			keeper.Go(func() { s.watch(ctx) })
+		}
 	}
 	w.Log.Info().Strs("downstreams", w.downstreams()).Int("kinds", len(w.kinds)).Msg("worker runs")
 	<-ctx.Done()
@@ -275,6 +280,9 @@ func (w *Worker) create(ctx context.Context) error {
 // compare says so if another worker has declared a kind of this one differently.
 func (w *Worker) compare(name string, k *mulligan.Kind, err error) {
 	own, ok := w.kinds[name]
+	if w.moved.Delete(name); ok && k != nil && k.Downstream != own.Downstream {
+		w.moved.Store(name, nil)
+	}
 	if !ok || err == nil && k != nil && *k == own.Kind {
 		return
 	}

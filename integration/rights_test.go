@@ -28,7 +28,7 @@ type guarded struct {
 	refused []string
 }
 
-func startGuarded(t *testing.T) *guarded {
+func startGuarded(t *testing.T, change ...func(o *server.Options)) *guarded {
 	t.Helper()
 	for _, role := range []string{"PUBLISHER", "WORKER", "SCHEDULER", "OPERATOR"} {
 		t.Setenv(role+"_PASSWORD", "secret")
@@ -39,6 +39,9 @@ func startGuarded(t *testing.T) *guarded {
 	}
 	opts.Host, opts.Port, opts.StoreDir = "127.0.0.1", server.RANDOM_PORT, t.TempDir()
 	opts.JetStream, opts.NoLog, opts.NoSigs = true, true, true
+	for _, c := range change {
+		c(opts)
+	}
 	s, err := server.NewServer(opts)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -16,6 +17,8 @@ type Downstream struct {
 	Limit             int     // calls that may be in flight
 	InFlight          int     // calls that are
 	Tokens            float64 // retries saved
+	// Stuck is since when its jobs wait in vain, by why.
+	Stuck map[string]time.Time
 }
 
 // watched reads the downstreams when the metrics are.
@@ -74,6 +77,10 @@ func (w *watched) Collect(out chan<- prometheus.Metric) {
 		for _, why := range []string{"open", "credential", "gate", "probe"} {
 			shown[series{"mulligan_downstream_held", r.downstream, why}] += truth(d.Held == why)
 		}
+		for why := range d.Stuck {
+			shown[series{"mulligan_stuck", r.downstream, why}]++
+		}
+		shown[series{"mulligan_stuck_since_seconds", r.downstream, ""}] = earliest(shown[series{"mulligan_stuck_since_seconds", r.downstream, ""}], d.Stuck)
 		shown[series{"mulligan_credential_refused", r.downstream, ""}] += truth(d.CredentialRefused)
 		shown[series{"mulligan_in_hand", r.downstream, ""}] += float64(d.InHand)
 		shown[series{"mulligan_calls_limit", r.downstream, ""}] += float64(d.Limit)
@@ -90,18 +97,30 @@ type series struct{ name, downstream, why string }
 
 func (s series) metric(value float64) prometheus.Metric {
 	help := map[string]string{
-		"mulligan_downstream_held":    "Workers of this process in which the downstream's jobs wait: because it fails (open), refuses the credential, asked to wait (gate), or is being probed.",
-		"mulligan_credential_refused": "Workers of this process whose credential the downstream refused, until a probe is accepted: renew it.",
-		"mulligan_in_hand":            "Messages in this process's hands, running or about to.",
-		"mulligan_calls_limit":        "Calls of the downstream that this process may have in flight.",
-		"mulligan_calls_in_flight":    "Calls of the downstream that this process has in flight.",
-		"mulligan_retry_tokens":       "Retries of the downstream that this process has saved.",
+		"mulligan_downstream_held":     "Workers of this process in which the downstream's jobs wait: because it fails (open), refuses the credential, asked to wait (gate), or is being probed.",
+		"mulligan_stuck":               "Workers of this process in which jobs of the downstream wait in vain, by why.",
+		"mulligan_stuck_since_seconds": "Since when jobs of the downstream wait in vain, as Unix time; 0 if they do not.",
+		"mulligan_credential_refused":  "Workers of this process whose credential the downstream refused, until a probe is accepted: renew it.",
+		"mulligan_in_hand":             "Messages in this process's hands, running or about to.",
+		"mulligan_calls_limit":         "Calls of the downstream that this process may have in flight.",
+		"mulligan_calls_in_flight":     "Calls of the downstream that this process has in flight.",
+		"mulligan_retry_tokens":        "Retries of the downstream that this process has saved.",
 	}[s.name]
 	labels, values := []string{"downstream"}, []string{s.downstream}
 	if s.why != "" {
 		labels, values = append(labels, "why"), append(values, s.why)
 	}
 	return prometheus.MustNewConstMetric(prometheus.NewDesc(s.name, help, labels, nil), prometheus.GaugeValue, value, values...)
+}
+
+// earliest is the first of all times and at, which is zero for none.
+func earliest(at float64, times map[string]time.Time) float64 {
+	for _, t := range times {
+		if s := float64(t.Unix()); at == 0 || s < at {
+			at = s
+		}
+	}
+	return at
 }
 
 func truth(b bool) float64 {

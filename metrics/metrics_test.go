@@ -35,10 +35,13 @@ func tellAll(m *metrics.Metrics, errorType string) {
 	m.FreshHeld(true)
 	m.Tripped("mailer", "credential")
 	m.Watch("mailer", func() metrics.Downstream {
-		return metrics.Downstream{Held: "credential", CredentialRefused: true, InHand: 1, Limit: 12, InFlight: 3, Tokens: 4}
+		return metrics.Downstream{Held: "credential", CredentialRefused: true, InHand: 1, Limit: 12, InFlight: 3, Tokens: 4,
+			Stuck: map[string]time.Time{"paused": time.Unix(1700000100, 0), "config": time.Unix(1700000000, 0)}}
 	})
-	m.Watch("mailer", func() metrics.Downstream { return metrics.Downstream{Limit: 4, Tokens: 0.5} }) // another worker in this process
-	m.Watch("mailer", func() metrics.Downstream { return metrics.Downstream{Held: "open"} })()        // and one that has ended
+	m.Watch("mailer", func() metrics.Downstream {
+		return metrics.Downstream{Limit: 4, Tokens: 0.5, Stuck: map[string]time.Time{"paused": time.Unix(1700000200, 0)}}
+	}) // another worker in this process
+	m.Watch("mailer", func() metrics.Downstream { return metrics.Downstream{Held: "open"} })() // and one that has ended
 }
 
 // gather returns the value of every series, as name{label="value"}; of a
@@ -93,6 +96,9 @@ func TestEveryFactIsCountedUnderItsName(t *testing.T) {
 		`mulligan_downstream_held{downstream="mailer",why="credential"}`:              1,
 		`mulligan_downstream_held{downstream="mailer",why="gate"}`:                    0,
 		`mulligan_downstream_held{downstream="mailer",why="probe"}`:                   0,
+		`mulligan_stuck{downstream="mailer",why="paused"}`:                            2,
+		`mulligan_stuck{downstream="mailer",why="config"}`:                            1,
+		`mulligan_stuck_since_seconds{downstream="mailer"}`:                           1700000000,
 		`mulligan_credential_refused{downstream="mailer"}`:                            1,
 		`mulligan_calls_limit{downstream="mailer"}`:                                   16,
 		`mulligan_calls_in_flight{downstream="mailer"}`:                               3,
@@ -123,7 +129,7 @@ func (c *counting) MustRegister(cs ...prometheus.Collector) {
 }
 
 func TestNoMetricIsRegisteredAndNeverCounted(t *testing.T) {
-	const shown = 6 // by the one collector of how a downstream stands
+	const shown = 8 // by the one collector of how a downstream stands
 	reg := &counting{Registry: prometheus.NewRegistry()}
 	tellAll(metrics.New(reg), "http_503")
 	families, err := reg.Gather()

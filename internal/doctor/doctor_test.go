@@ -138,6 +138,45 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 			Fail, "consumer MULLIGAN_JOBS default", "AckWait"},
 		{"a consumer gives up", durable(func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 5 }),
 			Fail, "consumer MULLIGAN_JOBS default", "5 deliveries"},
+		{"a consumer has a limit of jobs in hand", durable(func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 7 }),
+			Fail, "consumer MULLIGAN_JOBS default", "stops at 7 jobs"},
+		{"a consumer delivers no payloads", durable(func(c *jetstream.ConsumerConfig) { c.HeadersOnly = true }),
+			Fail, "consumer MULLIGAN_JOBS default", "without their payloads"},
+		{"a consumer pushes", func(ctx context.Context, js jetstream.JetStream) error {
+			if err := js.DeleteConsumer(ctx, topology.JobsStream(), "default"); err != nil {
+				return err
+			}
+			_, err := js.CreatePushConsumer(ctx, topology.JobsStream(), jetstream.ConsumerConfig{Durable: "default", FilterSubject: "mulligan.jobs.email.send.*",
+				DeliverSubject: "nobody", AckPolicy: jetstream.AckExplicitPolicy})
+			return err
+		}, Fail, "consumer MULLIGAN_JOBS default", "pushes jobs to nobody"},
+		{"a consumer is paused", func(ctx context.Context, js jetstream.JetStream) error {
+			_, err := js.PauseConsumer(ctx, topology.JobsStream(), "default", time.Now().Add(time.Hour))
+			return err
+		}, Warn, "consumer MULLIGAN_JOBS default", "paused for another"},
+		{"a consumer was reset to a place ahead", func(ctx context.Context, js jetstream.JetStream) error {
+			if _, err := js.Publish(ctx, "mulligan.jobs.email.send.a", nil); err != nil {
+				return err
+			}
+			s, err := js.Stream(ctx, topology.JobsStream())
+			if err != nil {
+				return err
+			}
+			_, err = s.ResetConsumerToSequence(ctx, "default", 100)
+			return err
+		}, Fail, "consumer MULLIGAN_JOBS default", "mulligan.jobs.email.send.a"},
+		{"others ask in all places", func(ctx context.Context, js jetstream.JetStream) error {
+			inbox := nats.NewInbox()
+			if _, err := js.Conn().SubscribeSync(inbox); err != nil {
+				return err
+			}
+			for range 512 {
+				if err := js.Conn().PublishRequest("$JS.API.CONSUMER.MSG.NEXT.MULLIGAN_JOBS.default", inbox, []byte(`{"batch":1,"expires":60000000000}`)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, Warn, "consumer MULLIGAN_JOBS default", "512 places"},
 		{"a letter waits for a person", func(ctx context.Context, js jetstream.JetStream) error {
 			_, err := js.Publish(ctx, "mulligan.dead.email.send.a", nil)
 			return err
@@ -166,6 +205,27 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 				t.Errorf("no %s about %s with %q in %+v", c.status, c.check, c.detail, found)
 			}
 		})
+	}
+}
+
+func TestAConsumerIsStalledIfItIsAskedAndGivesNothing(t *testing.T) {
+	info := func(waiting, pending, delivered uint64) *jetstream.ConsumerInfo {
+		return &jetstream.ConsumerInfo{NumWaiting: int(waiting), NumPending: pending, Delivered: jetstream.SequenceInfo{Consumer: delivered}}
+	}
+	for _, c := range []struct {
+		name     string
+		was, now *jetstream.ConsumerInfo
+		want     bool
+	}{
+		{"nobody asks", info(0, 9, 3), info(0, 9, 3), false},
+		{"nothing waits", info(2, 0, 3), info(2, 0, 3), false},
+		{"it delivers", info(2, 9, 3), info(2, 9, 4), false},
+		{"nobody asks any more", info(2, 9, 3), info(0, 9, 3), false},
+		{"asked in vain", info(2, 9, 3), info(1, 12, 3), true},
+	} {
+		if got := stalled(c.was, c.now); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
 	}
 }
 

@@ -81,6 +81,7 @@ func (f *findings) held(ctx context.Context) {
 	for _, w := range all {
 		free += f.heldBy(w)
 	}
+	f.taken(ctx, all)
 	if free > 0 {
 		f.ok("holds", "%d downstreams of %d workers are not held", free, len(all))
 	}
@@ -94,7 +95,9 @@ func (f *findings) heldBy(w consumer.State) (free int) {
 			what, remedy, _ := strings.Cut(strings.TrimPrefix(line, check+": "), ": ")
 			f.warn(check, what, remedy)
 		}
-		switch where := "by worker " + w.Host + "/" + w.PID; {
+		where := "by worker " + w.Host + "/" + w.PID
+		f.stuck(d, "seen "+where)
+		switch {
 		case d.CredentialRefused:
 			f.fail(check, "it refuses the credential; held "+where, "renew the credential: the jobs wait until a probe is accepted")
 		case d.OneUser == "credential":

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/mulligan-queue/mulligan"
 )
 
 // topologyVersion is the one whose properties are checked here.
@@ -149,58 +147,4 @@ func (f *findings) clock(here, there time.Time) {
 		return
 	}
 	f.ok(check, "%v away from the server's", skew)
-}
-
-// consumers checks those of every downstream and the scheduler's.
-func (f *findings) consumers(ctx context.Context, kinds []mulligan.Kind) {
-	t := f.Topology
-	f.consumer(ctx, t.RetriesStream(), mulligan.SchedulerConsumer, []string{t.SpentRoot() + ".>"})
-	for _, d := range downstreams(kinds) {
-		for _, q := range t.Queues(d) {
-			var filters []string
-			for _, k := range kinds {
-				if k.Downstream == d {
-					filters = append(filters, q.Filter(k.Name))
-				}
-			}
-			f.consumer(ctx, q.Stream, q.Durable, filters)
-		}
-	}
-}
-
-func (f *findings) consumer(ctx context.Context, stream, name string, filters []string) {
-	check := "consumer " + stream + " " + name
-	c, err := f.js.Consumer(ctx, stream, name)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		f.fail(check, "missing", "run `mulligan provision --config FILE`, or start a worker that may create it")
-		return
-	}
-	if err != nil {
-		f.fail(check, err.Error(), "check that this user may read the consumer")
-		return
-	}
-	cfg := c.CachedInfo().Config
-	has := cfg.FilterSubjects
-	if cfg.FilterSubject != "" {
-		has = append(has, cfg.FilterSubject)
-	}
-	const do = "run `mulligan provision --config FILE`; never delete a consumer: that redelivers everything"
-	for _, want := range filters {
-		if !slices.Contains(has, want) {
-			f.fail(check, "it does not deliver "+want, do)
-			return
-		}
-	}
-	switch {
-	case len(cfg.BackOff) > 0:
-		f.fail(check, "it has a BackOff, which spoils the delays of retries", do)
-	case cfg.AckWait != mulligan.AckWait:
-		f.fail(check, fmt.Sprintf("its AckWait is %v, not %v", cfg.AckWait, mulligan.AckWait), do)
-	case cfg.MaxDeliver > 0:
-		f.fail(check, fmt.Sprintf("it stops after %d deliveries", cfg.MaxDeliver), do)
-	case cfg.AckPolicy != jetstream.AckExplicitPolicy:
-		f.fail(check, "it does not ask for explicit acks", do)
-	default:
-		f.ok(check, "%d filters", len(filters))
-	}
 }
