@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // AckWait is how long a message may go without a sign from its worker before
@@ -165,7 +167,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 		}
 	}
 	want.Metadata[metaAdopt] = strings.Join(pending, " ")
-	if err := update(ctx, js, c.stream, cfg, want); err != nil {
+	if err := call.Err(ctx, "adopt.begin", func() error { return update(ctx, js, c.stream, cfg, want) }); err != nil {
 		return err
 	}
 	if err := c.adopt(ctx, js, pending); err != nil {
@@ -174,7 +176,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 	next := want
 	next.Metadata = maps.Clone(want.Metadata)
 	delete(next.Metadata, metaAdopt)
-	return update(ctx, js, c.stream, cfg, next)
+	return call.Err(ctx, "adopt.end", func() error { return update(ctx, js, c.stream, cfg, next) })
 }
 
 // update writes what Mulligan decides about a consumer over what is there.
@@ -220,7 +222,7 @@ func (c consumerSpec) release(ctx context.Context, js jetstream.JetStream) error
 		if left := info.Config.Metadata[metaAdopt]; left != "" {
 			next.Metadata[metaAdopt] = left
 		}
-		if err := update(ctx, js, c.stream, info.Config, next); err != nil {
+		if err := call.Err(ctx, "adopt.release", func() error { return update(ctx, js, c.stream, info.Config, next) }); err != nil {
 			return fmt.Errorf("take kinds from downstream %s: %w", other.downstream, err)
 		}
 	}
@@ -240,7 +242,9 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 	reached := s.CachedInfo().State.LastSeq
 	for _, f := range filters {
 		for seq := uint64(1); seq <= reached; {
-			m, err := getMsg(ctx, js, c.stream, msgAsk{Seq: seq, NextFor: f})
+			m, err := call.Do(ctx, "adopt.find", func() (*jetstream.RawStreamMsg, error) {
+				return getMsg(ctx, js, c.stream, msgAsk{Seq: seq, NextFor: f})
+			})
 			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Sequence > reached {
 				break
 			}
@@ -268,16 +272,22 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 			delete(msg.Header, name)
 		}
 	}
-	if _, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID("adopt:"+MoveID(Address(c.stream, m.Sequence), m.Time))); err != nil {
+	err := call.Err(ctx, "adopt.publish", func() error {
+		_, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID("adopt:"+MoveID(Address(c.stream, m.Sequence), m.Time)))
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	err := s.DeleteMsg(ctx, m.Sequence)
-	if err == nil {
-		return nil
-	}
-	// Another process that adopts may have been faster.
-	if _, gone := getMsg(ctx, js, c.stream, msgAsk{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
-		return nil
-	}
-	return err
+	return call.Err(ctx, "adopt.delete", func() error {
+		err := s.DeleteMsg(ctx, m.Sequence)
+		if err == nil {
+			return nil
+		}
+		// Another process that adopts may have been faster.
+		if _, gone := getMsg(ctx, js, c.stream, msgAsk{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		return err
+	})
 }

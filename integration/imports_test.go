@@ -19,7 +19,7 @@ const module = "github.com/mulligan-queue/mulligan"
 func mayImport() map[string][]string {
 	const root = "."
 	return map[string][]string{
-		root:                    {},
+		root:                    {"internal/call"},
 		"internal/call":         {},
 		"internal/pause":        {},
 		"internal/pull":         {},

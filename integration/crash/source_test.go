@@ -1,0 +1,169 @@
+package crash
+
+import (
+	"fmt"
+	"go/ast"
+	"go/constant"
+	"go/types"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/tools/go/ast/inspector"
+	"golang.org/x/tools/go/packages"
+)
+
+const (
+	module = "github.com/mulligan-queue/mulligan"
+	naming = module + "/internal/call" // names the steps
+	client = "github.com/nats-io/nats.go"
+)
+
+// source is what the packages that move jobs say of their calls.
+type source struct {
+	steps map[string]bool // by name
+	asks  []site          // where the server is asked
+	uses  map[string][]site
+	odd   []string // names that are not constants
+}
+
+// site is where a function is made use of.
+type site struct {
+	in, of string // functions
+	step   bool   // within the function of a step
+	at     string
+}
+
+// readSource reads the packages once for all tests.
+func readSource(t *testing.T) *source {
+	t.Helper()
+	s, err := sourceOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+var sourceOnce = sync.OnceValues(func() (*source, error) {
+	const need = packages.NeedName | packages.NeedImports | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo
+	list, err := packages.Load(&packages.Config{Mode: need, Dir: "../.."}, ".", "./consumer", "./scheduler", "./budget", "./dedupe", "./internal/cas", "./internal/pull")
+	if err != nil {
+		return nil, err
+	}
+	s := &source{steps: map[string]bool{}, uses: map[string][]site{}}
+	for _, p := range list {
+		if len(p.Errors) > 0 {
+			return nil, fmt.Errorf("%s: %v", p.PkgPath, p.Errors)
+		}
+		s.read(p)
+	}
+	return s, nil
+})
+
+func (s *source) read(p *packages.Package) {
+	for e, v := range p.TypesInfo.Types {
+		s.name(p, e, v)
+	}
+	inspect := inspector.New(p.Syntax)
+	for cursor := range inspect.Root().Preorder((*ast.Ident)(nil)) {
+		id := cursor.Node().(*ast.Ident)
+		f, ok := p.TypesInfo.Uses[id].(*types.Func)
+		if !ok || f.Pkg() == nil {
+			continue
+		}
+		at := site{of: short(f), at: p.Fset.Position(id.Pos()).String()}
+		for c := range cursor.Enclosing((*ast.FuncLit)(nil), (*ast.FuncDecl)(nil)) {
+			switch n := c.Node().(type) {
+			case *ast.FuncLit:
+				at.step = at.step || isStep(p, c.Parent().Node(), n)
+			case *ast.FuncDecl:
+				at.in = short(p.TypesInfo.Defs[n.Name].(*types.Func))
+			}
+		}
+		switch path := f.Pkg().Path(); {
+		case path == client || strings.HasPrefix(path, client+"/"):
+			s.asks = append(s.asks, at)
+		case path == module || strings.HasPrefix(path, module+"/"):
+			s.uses[at.of] = append(s.uses[at.of], at)
+		}
+	}
+}
+
+// isStep reports whether a function is handed over beside the name of a step.
+func isStep(p *packages.Package, parent ast.Node, fn *ast.FuncLit) bool {
+	made, ok := parent.(*ast.CallExpr)
+	return ok && slices.Contains(made.Args, ast.Expr(fn)) && slices.ContainsFunc(made.Args, func(arg ast.Expr) bool {
+		return kindOfName(p.TypesInfo.Types[arg].Type) == "Step"
+	})
+}
+
+// name notes a constant that names a step, a change or a move.
+func (s *source) name(p *packages.Package, e ast.Expr, v types.TypeAndValue) {
+	kind := kindOfName(v.Type)
+	if kind == "" || v.IsType() {
+		return
+	}
+	if v.Value == nil {
+		if made, ok := e.(*ast.CallExpr); ok && p.TypesInfo.Types[made.Fun].IsType() {
+			s.odd = append(s.odd, p.Fset.Position(e.Pos()).String())
+		}
+		if _, ok := e.(*ast.BinaryExpr); ok {
+			s.odd = append(s.odd, p.Fset.Position(e.Pos()).String())
+		}
+		return
+	}
+	name := constant.StringVal(v.Value)
+	for _, part := range map[string][]string{"Step": {""}, "Update": {".load", ".store"}, "Move": {".publish", ".ack"}}[kind] {
+		s.steps[name+part] = true
+	}
+}
+
+// kindOfName is Step, Update or Move; empty for any other type.
+func kindOfName(t types.Type) string {
+	named, ok := t.(*types.Named)
+	if !ok || named.Obj().Pkg() == nil || named.Obj().Pkg().Path() != naming {
+		return ""
+	}
+	return strings.TrimPrefix(named.Obj().Name(), "Hook")
+}
+
+// short is a function's name without the module and the client.
+func short(f *types.Func) string {
+	name := strings.ReplaceAll(f.Origin().FullName(), module+"/", "")
+	name = strings.ReplaceAll(name, module+".", "")
+	return strings.ReplaceAll(strings.ReplaceAll(name, client+"/", ""), client+".", "nats.")
+}
+
+// hooked reports whether a function is called in steps only.
+func (s *source) hooked(f string, above ...string) bool {
+	if slices.Contains(above, f) {
+		return true
+	}
+	for _, u := range s.uses[f] {
+		if !u.step && !s.hooked(u.in, append(above, f)...) {
+			return false
+		}
+	}
+	return len(s.uses[f]) > 0
+}
+
+func TestX(t *testing.T) {
+	s := readSource(t)
+	var l []string
+	for _, a := range s.asks {
+		if !a.step && !s.hooked(a.in) {
+			l = append(l, a.in+" "+a.of)
+		}
+	}
+	slices.Sort(l)
+	for _, x := range slices.Compact(l) {
+		fmt.Println(x)
+	}
+	var n []string
+	for x := range s.steps {
+		n = append(n, x)
+	}
+	slices.Sort(n)
+	fmt.Println(len(n), n, s.odd)
+}
