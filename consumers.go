@@ -140,7 +140,7 @@ func (c consumerSpec) config() jetstream.ConsumerConfig {
 func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error {
 	have, err := js.Consumer(ctx, c.stream, c.durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		have, err = js.CreateConsumer(ctx, c.stream, c.config())
+		have, err = call.Do(ctx, "consumer.create", func() (jetstream.Consumer, error) { return js.CreateConsumer(ctx, c.stream, c.config()) })
 		if errors.Is(err, jetstream.ErrConsumerExists) {
 			have, err = js.Consumer(ctx, c.stream, c.durable)
 		}
@@ -159,7 +159,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 		return nil
 	}
 	if c.downstream == "" { // a scheduler's filter never changes
-		return update(ctx, js, c.stream, cfg, want)
+		return call.Err(ctx, "consumer.update", func() error { return update(ctx, js, c.stream, cfg, want) })
 	}
 	for _, f := range added {
 		if !slices.Contains(pending, f) {

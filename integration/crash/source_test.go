@@ -147,23 +147,3 @@ func (s *source) hooked(f string, above ...string) bool {
 	}
 	return len(s.uses[f]) > 0
 }
-
-func TestX(t *testing.T) {
-	s := readSource(t)
-	var l []string
-	for _, a := range s.asks {
-		if !a.step && !s.hooked(a.in) {
-			l = append(l, a.in+" "+a.of)
-		}
-	}
-	slices.Sort(l)
-	for _, x := range slices.Compact(l) {
-		fmt.Println(x)
-	}
-	var n []string
-	for x := range s.steps {
-		n = append(n, x)
-	}
-	slices.Sort(n)
-	fmt.Println(len(n), n, s.odd)
-}
