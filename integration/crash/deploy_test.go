@@ -99,7 +99,7 @@ func (d *dock) discard(t *testing.T, job mulligan.Job, r *mulligan.Record) {
 
 // late is how long the first call takes that does not heed its context: longer
 // than all that happens meanwhile.
-const late = 100 * time.Second
+const late = 45 * time.Second
 
 func (d *dock) work(ctx context.Context) error {
 	w := &consumer.Worker{Conn: d.Conn, Concurrency: 4, Grace: time.Second}

@@ -179,7 +179,7 @@ func (s *stage) await(t *testing.T, job mulligan.Job, want string) mulligan.Stat
 func rest(t *testing.T, e *natstest.Env, pub *mulligan.Publisher, job mulligan.Job) mulligan.Status {
 	t.Helper()
 	began := time.Now()
-	for wait := time.Second; time.Since(began) < 3*time.Hour; wait = wait * 5 / 4 {
+	for wait := time.Second; time.Since(began) < 3*time.Hour; wait *= 2 { // as if made for a message that comes back after AckWait
 		time.Sleep(wait)
 		if e.Held(t) > 0 {
 			continue

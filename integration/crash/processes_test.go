@@ -21,7 +21,7 @@ type fate struct {
 	deaf func(point string) bool
 
 	mu      sync.Mutex
-	passed  []string
+	passed  []passing
 	seen    map[string]int
 	crashes []place
 	died    []place
@@ -31,6 +31,12 @@ type fate struct {
 type place struct {
 	point string
 	nth   int
+}
+
+// A passing is a process at a place.
+type passing struct {
+	place
+	by *process
 }
 
 // starts is deaf to what every worker passes when it starts.
@@ -48,7 +54,7 @@ func (f *fate) begin(crashes ...place) {
 }
 
 // meets notes a point, and reports whether the process that passes it ends there.
-func (f *fate) meets(point string) bool {
+func (f *fate) meets(p *process, point string) bool {
 	if f.deaf != nil && f.deaf(point) {
 		return false
 	}
@@ -57,10 +63,9 @@ func (f *fate) meets(point string) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.book.pass(point)
-	f.passed = append(f.passed, point)
 	f.seen[point]++
 	at := place{point, f.seen[point]}
+	f.passed = append(f.passed, passing{at, p})
 	for i, c := range f.crashes {
 		if c == at {
 			f.crashes = append(f.crashes[:i:i], f.crashes[i+1:]...)
@@ -78,15 +83,19 @@ func (f *fate) ends() []place {
 	return append([]place(nil), f.died...)
 }
 
-// places are those that were passed in this life.
-func (f *fate) places() (all []place) {
+// moments are the places that were passed in this life. Behind one call and before
+// the next of the same process is one moment: to the server, which has all that a
+// crash leaves, they are the same.
+func (f *fate) moments() (all [][]place) {
 	synctest.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	seen := map[string]int{}
-	for _, p := range f.passed {
-		seen[p]++
-		all = append(all, place{p, seen[p]})
+	for i, p := range f.passed {
+		if i > 0 && f.passed[i-1].by == p.by && strings.HasSuffix(f.passed[i-1].point, " after") && strings.HasSuffix(p.point, " before") {
+			all[len(all)-1] = append(all[len(all)-1], p.place)
+			continue
+		}
+		all = append(all, []place{p.place})
 	}
 	return all
 }
@@ -104,7 +113,7 @@ func (f *fate) start(ctx context.Context, run func(ctx context.Context) error) *
 	life, stop := context.WithCancel(ctx)
 	p := &process{stop: stop, ended: make(chan struct{})}
 	life = hooked(life, func(point string) {
-		if p.crashed.Load() || f.meets(point) {
+		if p.crashed.Load() || f.meets(p, point) {
 			p.crashed.Store(true)
 			stop()
 			runtime.Goexit()

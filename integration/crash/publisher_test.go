@@ -35,16 +35,16 @@ func publisherTales() (all []tale) {
 			e.Provision(t, mulligan.Topology{})
 			p := &press{Env: e, fate: &fate{book: b}, kind: kind, many: many, runs: map[string]int{}}
 			quiet := &fate{book: b, deaf: func(string) bool { return true }}
-			while(t, func() {
-				p.lives(t, 10, func(id string) (int, bool) { return p.live(t, id), false })
-			}, &service{fate: quiet, run: p.work})
+			worker := &service{fate: quiet, run: p.work}
+			p.lives(t, 10, func(id string) (int, bool) { return p.live(t, id, worker), false })
 		}})
 	}
 	all = append(all, tale{"a key that another payload comes under", conflict})
 	return all
 }
 
-func (p *press) live(t *testing.T, id string) (runs int) {
+// live has jobs published, and then run.
+func (p *press) live(t *testing.T, id string, worker *service) (runs int) {
 	t.Helper()
 	var jobs []mulligan.Job
 	for i := range 3 {
@@ -57,9 +57,10 @@ func (p *press) live(t *testing.T, id string) (runs int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pub := &mulligan.Publisher{Conn: p.Conn, Kinds: []mulligan.Kind{p.kind}}
+	while(t, func() { rest(t, p.Env, pub, jobs[0]) }, worker)
 	for _, job := range jobs {
 		p.Accept(job.Kind, job.ID)
-		rest(t, p.Env, &mulligan.Publisher{Conn: p.Conn, Kinds: []mulligan.Kind{p.kind}}, job)
 		p.mu.Lock()
 		if n := p.runs[job.ID]; n != 1 {
 			t.Errorf("job %s ran %d times; crashes at %v", job.ID, n, p.ends())

@@ -147,3 +147,87 @@ func (s *source) hooked(f string, above ...string) bool {
 	}
 	return len(s.uses[f]) > 0
 }
+
+// local are functions and types of the client that ask nobody.
+func local() []string {
+	return []string{
+		"(nats.Header).", "(jetstream.KeyValueEntry).", "(jetstream.Msg).", "(*nats.Msg).Metadata", "(jetstream.MessageBatch).",
+		".CachedInfo", ".Options", ".Conn", ".MaxPayload", ".IsConnected", ".IsClosed", ".StatusChanged", ".RemoveStatusListener",
+		".NewInbox", ".NewRespInbox", "(jetstream.KeyValue).Bucket", "jetstream.New", "jetstream.With", "nats.NewMsg", "nats.DecodeHeadersMsg", "micro.ControlSubject",
+	}
+}
+
+// reads change nothing: a crash beside one leaves what one beside the step before
+// or behind it leaves. Those by which a move is decided are steps all the same.
+func reads() []string {
+	return []string{
+		"(jetstream.StreamManager).Stream", "(jetstream.StreamConsumerManager).Consumer", "(jetstream.KeyValueManager).KeyValue",
+		"(jetstream.ConsumerManager).ListConsumers", "(jetstream.ConsumerInfoLister).", "(jetstream.Consumer).Info",
+		"(jetstream.KeyValue).Get", "(jetstream.KeyValue).WatchAll", "(jetstream.KeyWatcher).Updates", "(jetstream.Stream).GetMsg",
+		"(jetstream.StreamConsumerManager).OrderedConsumer", "(jetstream.Consumer).FetchNoWait",
+	}
+}
+
+// unhooked are the calls that are neither steps nor reads, each with its reason.
+func unhooked() map[string]string {
+	const (
+		back   = "lost, the message comes back after AckWait, and nothing follows"
+		copied = "a copy for observers, which may be lost"
+		seen   = "tells others of the process, and ends with it"
+		pulled = "what was pulled comes back after AckWait"
+		person = "a person's only call, who sees whether it was made"
+	)
+	return map[string]string{
+		"(*consumer.hand).giveBackAll (*nats.Msg).Nak":                      back,
+		"(*consumer.hand).sign (*nats.Msg).Nak":                             back,
+		"(*consumer.hand).sign (*nats.Msg).InProgress":                      back,
+		"(*consumer.lane).giveBack (*nats.Msg).Nak":                         back,
+		"(*scheduler.Scheduler).bury (*nats.Msg).NakWithDelay":              back,
+		"(*consumer.Worker).Run (*nats.Conn).FlushTimeout":                  back,
+		"(*consumer.Worker).tell (*nats.Conn).Publish":                      copied,
+		"(*scheduler.Scheduler).tell (*nats.Conn).Publish":                  copied,
+		"(*consumer.Worker).announce micro.AddService":                      seen,
+		"(*scheduler.Scheduler).Run micro.AddService":                       seen,
+		"(*consumer.Worker).Run (micro.Service).Stop":                       seen,
+		"(*scheduler.Scheduler).Run (micro.Service).Stop":                   seen,
+		"(*consumer.Worker).tellState (*nats.Conn).Subscribe":               seen,
+		"(*consumer.Worker).tellState (*nats.Msg).Respond":                  seen,
+		"(*consumer.Worker).Run (*nats.Subscription).Unsubscribe":           seen,
+		"(*consumer.Worker).census (*nats.Conn).SubscribeSync":              seen,
+		"(*consumer.Worker).census (*nats.Conn).PublishRequest":             seen,
+		"(*consumer.Worker).census (*nats.Subscription).NextMsgWithContext": seen,
+		"(*consumer.Worker).census (*nats.Subscription).Unsubscribe":        seen,
+		"(*Publisher).Wait (*nats.Conn).Subscribe":                          seen,
+		"(*Publisher).Wait (*nats.Subscription).Unsubscribe":                seen,
+		"(*internal/pull.Source).Each (*nats.Conn).ChanSubscribe":           pulled,
+		"(*internal/pull.Source).Each (*nats.Subscription).Unsubscribe":     pulled,
+		"(*internal/pull.Source).ask (*nats.Conn).PublishRequest":           pulled,
+		"internal/pull.drain (*nats.Subscription).Drain":                    pulled,
+		"(*budget.Books).reset (jetstream.KeyValue).Delete":                 person,
+		"getMsg (*nats.Conn).RequestWithContext":                            "a read, see reads",
+	}
+}
+
+func TestEveryCallOfAMoveIsAStep(t *testing.T) {
+	s := readSource(t)
+	left := unhooked()
+	for _, a := range s.asks {
+		matches := func(prefix string) bool {
+			return strings.HasPrefix(a.of, prefix) || strings.HasPrefix(prefix, ".") && strings.HasSuffix(a.of, prefix)
+		}
+		if a.step || slices.ContainsFunc(local(), matches) || slices.ContainsFunc(reads(), matches) || s.hooked(a.in) {
+			continue
+		}
+		call := a.in + " " + a.of
+		if unhooked()[call] == "" {
+			t.Errorf("%s: %s is no step, so that no test has a crash before or after it: make it in call.Do or call.Err, or say here why not", a.at, call)
+		}
+		delete(left, call)
+	}
+	for call := range left {
+		t.Errorf("%s is listed here, and there is no such call any more", call)
+	}
+	for _, at := range s.odd {
+		t.Errorf("%s: a name of a step that is not a constant cannot be listed", at)
+	}
+}

@@ -21,7 +21,7 @@ func startTales() []tale {
 		// To adopt a job takes so long that the lock has to be held meanwhile.
 		f := &fate{book: b, slow: map[string]time.Duration{"adopt.publish before": 20 * time.Second}}
 		f.deaf = func(point string) bool { return !early(point) }
-		f.lives(t, 5, func(id string) (int, bool) { return startLate(t, e, f, id), false })
+		f.lives(t, 3, func(id string) (int, bool) { return startLate(t, e, f, id), false })
 	}}}
 }
 
@@ -38,7 +38,10 @@ func startLate(t *testing.T, e *natstest.Env, f *fate, id string) int {
 	e.Topology = mulligan.Topology{Prefix: id}
 	moved := mulligan.Kind{Name: "moved", Effect: mulligan.Keyed, Downstream: "old"}
 	stays := mulligan.Kind{Name: "stays", Effect: mulligan.Keyed, Downstream: "new"}
-	before(t, e, moved, stays)
+	conn := e.Dial(t) // a publisher watches the kinds for as long as its connection lives
+	defer conn.Close()
+	pub := &mulligan.Publisher{Conn: conn, Topology: e.Topology, Kinds: []mulligan.Kind{moved, stays}}
+	before(t, e, pub)
 	moved.Downstream = "new"
 	var mu sync.Mutex
 	ran := map[string]int{}
@@ -54,7 +57,6 @@ func startLate(t *testing.T, e *natstest.Env, f *fate, id string) int {
 		}
 		return w.Run(ctx)
 	}}
-	pub := &mulligan.Publisher{Conn: e.Conn, Topology: e.Topology, Kinds: []mulligan.Kind{moved, stays}}
 	while(t, func() {
 		for i := range waiting {
 			if st := rest(t, e, pub, mulligan.Job{Kind: moved.Name, ID: fmt.Sprint(i)}); st.State != mulligan.StatusDone {
@@ -82,7 +84,7 @@ func startLate(t *testing.T, e *natstest.Env, f *fate, id string) int {
 
 // before is how an old version leaves the streams: with jobs of a kind that lie
 // before the place which the consumer has reached that will get them.
-func before(t *testing.T, e *natstest.Env, moved, stays mulligan.Kind) {
+func before(t *testing.T, e *natstest.Env, pub *mulligan.Publisher) {
 	t.Helper()
 	ctx := t.Context()
 	e.Provision(t, e.Topology)
@@ -92,15 +94,14 @@ func before(t *testing.T, e *natstest.Env, moved, stays mulligan.Kind) {
 			t.Fatal(err)
 		}
 	}
-	_, err := e.Topology.Declare(ctx, e.JS, []mulligan.Kind{moved, stays})
+	_, err := e.Topology.Declare(ctx, e.JS, pub.Kinds)
 	must(err)
 	must(e.Topology.EnsureConsumers(ctx, e.JS, []string{"old", "new"}))
-	pub := &mulligan.Publisher{Conn: e.Conn, Topology: e.Topology}
 	for i := range waiting {
-		_, err = pub.Publish(ctx, mulligan.Job{Kind: moved.Name, ID: fmt.Sprint(i)})
+		_, err = pub.Publish(ctx, mulligan.Job{Kind: pub.Kinds[0].Name, ID: fmt.Sprint(i)})
 		must(err)
 	}
-	_, err = pub.Publish(ctx, mulligan.Job{Kind: stays.Name, ID: "other"})
+	_, err = pub.Publish(ctx, mulligan.Job{Kind: pub.Kinds[1].Name, ID: "other"})
 	must(err)
 	c, err := e.JS.Consumer(ctx, e.Topology.JobsStream(), mulligan.DurableName("new"))
 	must(err)
