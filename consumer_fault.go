@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // MaxPull is how many messages a worker asks a consumer for at once, at most,
@@ -165,11 +167,12 @@ func (c consumerSpec) remake(ctx context.Context, js jetstream.JetStream, have *
 		return fmt.Errorf("%s; that cannot be changed in place, and %d jobs are in hand, which would run once more: wait, or remove it with `nats consumer rm %s %s` and provision again",
 			fixedFault(have.Config), n, c.Stream, c.Durable)
 	}
-	if err := js.DeleteConsumer(ctx, c.Stream, c.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+	err := call.Err(ctx, "consumer.delete", func() error { return js.DeleteConsumer(ctx, c.Stream, c.Durable) })
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return err
 	}
 	cfg := c.config()
 	cfg.PauseUntil = have.Config.PauseUntil
-	_, err := js.CreateConsumer(ctx, c.Stream, cfg)
+	_, err = call.Do(ctx, "consumer.create", func() (jetstream.Consumer, error) { return js.CreateConsumer(ctx, c.Stream, cfg) })
 	return err
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // AckWait is how long a message may go without a sign from its worker before
@@ -183,7 +185,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 	case c.downstream == "" && same:
 		return nil
 	case c.downstream == "": // a scheduler's filter never changes
-		return update(ctx, js, c.Stream, cfg, want)
+		return call.Err(ctx, "consumer.update", func() error { return update(ctx, js, c.Stream, cfg, want) })
 	case same:
 		return c.rescue(ctx, js)
 	}
@@ -193,7 +195,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 		}
 	}
 	want.Metadata[metaAdopt] = strings.Join(pending, " ")
-	if err := update(ctx, js, c.Stream, cfg, want); err != nil {
+	if err := call.Err(ctx, "adopt.begin", func() error { return update(ctx, js, c.Stream, cfg, want) }); err != nil {
 		return err
 	}
 	s, err := js.Stream(ctx, c.Stream)
@@ -209,7 +211,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 	next := want
 	next.Metadata = maps.Clone(want.Metadata)
 	delete(next.Metadata, metaAdopt)
-	return update(ctx, js, c.Stream, cfg, next)
+	return call.Err(ctx, "adopt.end", func() error { return update(ctx, js, c.Stream, cfg, next) })
 }
 
 // find returns the consumer, which it makes if there is none.
@@ -218,7 +220,7 @@ func (c consumerSpec) find(ctx context.Context, js jetstream.JetStream) (*jetstr
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return have, err
 	}
-	made, err := js.CreateConsumer(ctx, c.Stream, c.config())
+	made, err := call.Do(ctx, "consumer.create", func() (jetstream.Consumer, error) { return js.CreateConsumer(ctx, c.Stream, c.config()) })
 	if errors.Is(err, jetstream.ErrConsumerExists) {
 		return ConsumerInfo(ctx, js, c.Stream, c.Durable)
 	}
@@ -273,7 +275,7 @@ func (c consumerSpec) release(ctx context.Context, js jetstream.JetStream) error
 		if left := info.Config.Metadata[metaAdopt]; left != "" {
 			next.Metadata[metaAdopt] = left
 		}
-		if err := update(ctx, js, c.Stream, info.Config, next); err != nil {
+		if err := call.Err(ctx, "adopt.release", func() error { return update(ctx, js, c.Stream, info.Config, next) }); err != nil {
 			return fmt.Errorf("take kinds from downstream %s: %w", other.downstream, err)
 		}
 	}
@@ -289,7 +291,9 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 	}
 	for _, f := range filters {
 		for seq := uint64(1); seq <= reached; {
-			m, err := getMsg(ctx, js, c.Stream, msgAsk{Seq: seq, NextFor: f})
+			m, err := call.Do(ctx, "adopt.find", func() (*jetstream.RawStreamMsg, error) {
+				return getMsg(ctx, js, c.Stream, msgAsk{Seq: seq, NextFor: f})
+			})
 			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Sequence > reached {
 				break
 			}
@@ -317,16 +321,22 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 			delete(msg.Header, name)
 		}
 	}
-	if _, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID("adopt:"+MoveID(Address(c.Stream, m.Sequence), m.Time))); err != nil {
+	err := call.Err(ctx, "adopt.publish", func() error {
+		_, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID("adopt:"+MoveID(Address(c.Stream, m.Sequence), m.Time)))
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	err := s.DeleteMsg(ctx, m.Sequence)
-	if err == nil {
-		return nil
-	}
-	// Another process that adopts may have been faster.
-	if _, gone := getMsg(ctx, js, c.Stream, msgAsk{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
-		return nil
-	}
-	return err
+	return call.Err(ctx, "adopt.delete", func() error {
+		err := s.DeleteMsg(ctx, m.Sequence)
+		if err == nil {
+			return nil
+		}
+		// Another process that adopts may have been faster.
+		if _, gone := getMsg(ctx, js, c.Stream, msgAsk{Seq: m.Sequence}); errors.Is(gone, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		return err
+	})
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // lockHold is how long a lock outlives a process that crashed; one that lives
@@ -44,14 +46,19 @@ func (t Topology) alone(ctx context.Context, js jetstream.JetStream, do func(ctx
 	}
 	end(nil)
 	holder.Wait()
-	_ = kv.Delete(context.WithoutCancel(ctx), l.key, jetstream.LastRevision(l.revision)) // lost, it expires
+	_ = call.Err(ctx, "lock.free", func() error { // lost, it expires
+		return kv.Delete(context.WithoutCancel(ctx), l.key, jetstream.LastRevision(l.revision))
+	})
 	return err
 }
 
 // take waits until nobody has the lock.
 func (l *lock) take(ctx context.Context) (err error) {
 	for {
-		if l.revision, err = l.kv.Create(ctx, l.key, nil, jetstream.KeyTTL(lockHold)); !errors.Is(err, jetstream.ErrKeyExists) {
+		l.revision, err = call.Do(ctx, "lock.take", func() (uint64, error) {
+			return l.kv.Create(ctx, l.key, nil, jetstream.KeyTTL(lockHold))
+		})
+		if !errors.Is(err, jetstream.ErrKeyExists) {
 			return err
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
@@ -64,7 +71,9 @@ func (l *lock) take(ctx context.Context) (err error) {
 func (l *lock) hold(ctx context.Context) error {
 	for pause(ctx, lockHold/4) == nil {
 		msg := nats.NewMsg("$KV." + l.kv.Bucket() + "." + l.key)
-		ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(lockHold), jetstream.WithExpectLastSequencePerSubject(l.revision))
+		ack, err := call.Do(ctx, "lock.hold", func() (*jetstream.PubAck, error) {
+			return l.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(lockHold), jetstream.WithExpectLastSequencePerSubject(l.revision))
+		})
 		if err != nil {
 			return fmt.Errorf("lock %s is lost: %w", l.key, err)
 		}

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // An Outcome is the fate of one job of [Publisher.PublishMany].
@@ -49,7 +51,7 @@ func (p *Publisher) publishWindow(ctx context.Context, jobs []Job, out []Outcome
 		if out[i].Err != nil || d.receipt.Ended() {
 			continue
 		}
-		f, err := p.js.PublishMsgAsync(d.msg)
+		f, err := call.Do(ctx, "many.send", func() (jetstream.PubAckFuture, error) { return p.js.PublishMsgAsync(d.msg) })
 		if err != nil {
 			out[i].Err = fmt.Errorf("publish %s %.80q: %w", d.job.Kind, d.job.ID, publishError(err))
 			continue
@@ -60,7 +62,7 @@ func (p *Publisher) publishWindow(ctx context.Context, jobs []Job, out []Outcome
 		if sent[i] == nil {
 			return
 		}
-		ack, err := wait(ctx, sent[i])
+		ack, err := call.Do(ctx, "many.answer", func() (*jetstream.PubAck, error) { return wait(ctx, sent[i]) })
 		out[i].Receipt, out[i].Err = p.settle(ctx, drafts[i], ack, err)
 	})
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // A Publisher stores jobs. Set its fields before the first call; it is safe for
@@ -64,8 +66,12 @@ func (p *Publisher) Publish(ctx context.Context, job Job) (Receipt, error) {
 	if err != nil || d.receipt.Ended() {
 		return d.receipt, err
 	}
-	ack, err := p.js.PublishMsg(ctx, d.msg)
+	ack, err := p.store(ctx, d)
 	return p.settle(ctx, d, ack, err)
+}
+
+func (p *Publisher) store(ctx context.Context, d *draft) (*jetstream.PubAck, error) {
+	return call.Do(ctx, "publish.store", func() (*jetstream.PubAck, error) { return p.js.PublishMsg(ctx, d.msg) })
 }
 
 // A draft is a job ready to be stored.
@@ -173,7 +179,7 @@ func checkHeader(h nats.Header, empty bool) error {
 
 // consult reads what the ledger knows of the key.
 func (p *Publisher) consult(ctx context.Context, d *draft) error {
-	rec, err := p.record(ctx, d.job.Kind, Token(d.job.ID))
+	rec, err := call.Do(ctx, "publish.look", func() (*Record, error) { return p.record(ctx, d.job.Kind, Token(d.job.ID)) })
 	if rec == nil || err != nil {
 		return err
 	}
@@ -225,14 +231,16 @@ func (p *Publisher) settle(ctx context.Context, d *draft, ack *jetstream.PubAck,
 		if err := pause(ctx, time.Duration(1<<try)*5*time.Millisecond); err != nil {
 			return d.receipt, fmt.Errorf("publish %s: %w: %w", d.job.Kind, ErrUnconfirmed, err)
 		}
-		ack, err = p.js.PublishMsg(ctx, d.msg)
+		ack, err = p.store(ctx, d)
 	}
 }
 
 // compare fills the receipt of a duplicate from the job that is queued or the
 // record of its key, and reports whether there was either.
 func (p *Publisher) compare(ctx context.Context, d *draft) (found bool, err error) {
-	queued, err := getMsg(ctx, p.js, p.Topology.JobsStream(), msgAsk{LastFor: d.msg.Subject})
+	queued, err := call.Do(ctx, "publish.compare", func() (*jetstream.RawStreamMsg, error) {
+		return getMsg(ctx, p.js, p.Topology.JobsStream(), msgAsk{LastFor: d.msg.Subject})
+	})
 	switch {
 	case err == nil && FingerprintOf(queued.Data) != FingerprintOf(d.job.Payload):
 		return true, fmt.Errorf("%w: %s %.80q is queued with another payload; use a new ID, or send the same bytes", ErrKeyConflict, d.job.Kind, d.job.ID)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // Declare writes kinds to the bucket of kinds, where publishers, operators and
@@ -38,7 +40,7 @@ func (t Topology) Declare(ctx context.Context, js jetstream.JetStream, kinds []K
 		case !errors.Is(err, jetstream.ErrKeyNotFound):
 			return differed, fmt.Errorf("declare kind %s: %w", k.Name, err)
 		}
-		if _, err := kv.Put(ctx, k.Name, k.encode()); err != nil {
+		if _, err := call.Do(ctx, "kind.declare", func() (uint64, error) { return kv.Put(ctx, k.Name, k.encode()) }); err != nil {
 			return differed, fmt.Errorf("declare kind %s: %w", k.Name, err)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // topologyVersion is what Ensure writes. Raise it when a stream's or bucket's
@@ -191,7 +193,7 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 		if want.MaxBytes == 0 && strings.HasSuffix(want.Name, "_EVENTS") {
 			want.MaxBytes = defaultEvents
 		}
-		s, err = js.CreateStream(ctx, want)
+		s, err = call.Do(ctx, "stream.create", func() (jetstream.Stream, error) { return js.CreateStream(ctx, want) })
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			s, err = js.Stream(ctx, want.Name) // another process was faster
 		}
@@ -204,8 +206,14 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 	if !changed {
 		return nil
 	}
-	_, err = js.UpdateStream(ctx, next)
-	return err
+	return updateStream(ctx, js, next)
+}
+
+func updateStream(ctx context.Context, js jetstream.JetStream, next jetstream.StreamConfig) error {
+	return call.Err(ctx, "stream.update", func() error {
+		_, err := js.UpdateStream(ctx, next)
+		return err
+	})
 }
 
 // merge applies to have what want asks for, and reports whether that changes
@@ -243,7 +251,8 @@ func merge(have, want jetstream.StreamConfig) (next jetstream.StreamConfig, chan
 func (t Topology) ensureBucket(ctx context.Context, js jetstream.JetStream, want jetstream.KeyValueConfig) error {
 	s, err := js.Stream(ctx, "KV_"+want.Bucket)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		if _, err = js.CreateKeyValue(ctx, want); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+		_, err = call.Do(ctx, "bucket.create", func() (jetstream.KeyValue, error) { return js.CreateKeyValue(ctx, want) })
+		if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
 			return err
 		}
 		s, err = js.Stream(ctx, "KV_"+want.Bucket)
@@ -262,6 +271,5 @@ func (t Topology) ensureBucket(ctx context.Context, js jetstream.JetStream, want
 	if !changed {
 		return nil
 	}
-	_, err = js.UpdateStream(ctx, next)
-	return err
+	return updateStream(ctx, js, next)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/dedupe"
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // unservedDelay is how long a job of a kind without a handler here stays away:
@@ -178,7 +179,7 @@ func (w *Worker) call(ctx context.Context, h mulligan.Handler, job *mulligan.Job
 			err = mulligan.Typed("panic", fmt.Errorf("panic: %v", p))
 		}
 	}()
-	return h.Handle(ctx, job)
+	return call.Do(ctx, "handler", func() ([]byte, error) { return h.Handle(ctx, job) })
 }
 
 // succeed records the success of a key that has, or needs, a record.

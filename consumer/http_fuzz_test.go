@@ -72,13 +72,13 @@ func FuzzParked(f *testing.F) {
 		w := &Worker{}
 		address := mulligan.Address(stream, seq)
 		d := &delivery{env: mulligan.Envelope{Job: mulligan.Job{Kind: kind, ID: id}, Token: token}, facts: facts{address: address}}
-		s := w.parked(d, "park:", at)
+		s := w.parked(d, "park", at)
 		head, origin := mulligan.SplitSubject(w.Topology.AtRoot(), s.msg.Subject)
 		k, tok := mulligan.SplitSubject("x", "x."+head)
 		if k != kind || tok != token || strings.ContainsAny(origin, ".*> :") || strings.ReplaceAll(origin, "-", "") != strings.ReplaceAll(strings.ReplaceAll(address, ":", ""), "-", "") {
 			t.Errorf("%s %q of %s has the schedule %q", kind, id, address, s.msg.Subject)
 		}
-		if k, tok := mulligan.SplitSubject(w.Topology.DueRoot(), s.msg.Header.Get(jetstream.ScheduleTargetHeader)); k != kind || tok != token {
+		if k, tok := mulligan.SplitSubject(w.Topology.DeferredRoot(), s.msg.Header.Get(jetstream.ScheduleTargetHeader)); k != kind || tok != token {
 			t.Errorf("it comes back as %s %q", k, tok)
 		}
 		when, err := time.Parse(time.RFC3339Nano, strings.TrimPrefix(s.msg.Header.Get(jetstream.ScheduleHeader), "@at "))

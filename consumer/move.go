@@ -29,16 +29,20 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, w.clock.Until(v.Due)) }); err != nil {
 			w.unmoved(d, v, err)
 		}
-	case park, deferred:
-		w.move(ctx, d, v, w.parked(d, "park:", v.Due))
+	case park:
+		w.move(ctx, d, v, w.parked(d, "park", v.Due))
+	case deferred:
+		s := w.parked(d, "park", v.Due) // the id of a park: who finishes it cannot tell them apart
+		s.move = "defer"
+		w.move(ctx, d, v, s)
 	case wait:
-		w.move(ctx, d, v, w.parked(d, "wait:", v.Due))
+		w.move(ctx, d, v, w.parked(d, "wait", v.Due))
 	case drop:
 	case spend:
-		w.move(ctx, d, v, w.spent(d, v, "spend:"))
+		w.move(ctx, d, v, w.spent(d, v, "spend"))
 	case settle:
 		// Another id: the message may have been spent before, as in doubt.
-		w.move(ctx, d, v, w.spent(d, v, "settle:"))
+		w.move(ctx, d, v, w.spent(d, v, "settle"))
 	}
 }
 
@@ -52,6 +56,7 @@ func nakFor(msg *nats.Msg, delay time.Duration) error {
 
 // successor is a message to store before its origin is acknowledged.
 type successor struct {
+	move call.Move
 	msg  *nats.Msg
 	opts []jetstream.PublishOpt
 }
@@ -60,7 +65,7 @@ type successor struct {
 // where a token is needed, all else to where jobs are pulled without. Its
 // subject ends with the origin's address, since publishing on a subject where a
 // schedule waits would replace it.
-func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
+func (w *Worker) parked(d *delivery, move call.Move, due time.Time) successor {
 	t := w.Topology
 	origin, back := durableAddress(d.address), t.DeferredRoot()
 	if d.retry {
@@ -70,13 +75,13 @@ func (w *Worker) parked(d *delivery, move string, due time.Time) successor {
 	// Written here, since the client's option cuts a time to the second before.
 	msg.Header.Set(jetstream.ScheduleHeader, "@at "+due.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.ScheduleTargetHeader, mulligan.Subject(back, d.env.Kind, d.env.Token))
-	return successor{msg: msg, opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + d.moveID())}}
+	return successor{move, msg, []jetstream.PublishOpt{jetstream.WithMsgID(d.moveID(move))}}
 }
 
-// moveID names what is moved, and in which of its key's lives: a message may
-// outlive a replay, and be moved again.
-func (d *delivery) moveID() string {
-	id := mulligan.MoveID(d.address, d.stored)
+// moveID names the move, what is moved, and in which of its key's lives: a
+// message may outlive a replay, and be moved again.
+func (d *delivery) moveID(move call.Move) string {
+	id := string(move) + ":" + mulligan.MoveID(d.address, d.stored)
 	if d.life != "" {
 		id += ":" + d.life
 	}
@@ -84,10 +89,10 @@ func (d *delivery) moveID() string {
 }
 
 // spent is the message that hands the job to the schedulers.
-func (w *Worker) spent(d *delivery, v verdict, move string) successor {
+func (w *Worker) spent(d *delivery, v verdict, move call.Move) successor {
 	subject := mulligan.Subject(w.Topology.SpentRoot(), d.env.Kind, mulligan.SafeToken(d.env.Token))
 	m := mulligan.Move{Verb: mulligan.Spend, Reason: v.Reason, ErrorType: v.ErrorType, Error: v.Error}
-	return successor{msg: d.env.SpentMessage(subject, m), opts: []jetstream.PublishOpt{jetstream.WithMsgID(move + d.moveID())}}
+	return successor{move, d.env.SpentMessage(subject, m), []jetstream.PublishOpt{jetstream.WithMsgID(d.moveID(move))}}
 }
 
 // move stores the successor, then acknowledges the origin for certain. While
@@ -95,14 +100,14 @@ func (w *Worker) spent(d *delivery, v verdict, move string) successor {
 // back by itself, and whoever gets it finishes the move.
 func (w *Worker) move(ctx context.Context, d *delivery, v verdict, s successor) {
 	err := stubborn(ctx, func(ctx context.Context) error {
-		return call.Err(ctx, string(v.Verb)+".publish", func() error {
+		return call.Err(ctx, s.move.Publish(), func() error {
 			_, err := w.js.PublishMsg(ctx, s.msg, s.opts...)
 			return err
 		})
 	})
 	if err == nil {
 		err = stubborn(ctx, func(ctx context.Context) error {
-			return call.Err(ctx, string(v.Verb)+".ack", func() error { return d.msg.AckSync(nats.Context(ctx)) })
+			return call.Err(ctx, s.move.Ack(), func() error { return d.msg.AckSync(nats.Context(ctx)) })
 		})
 	}
 	if err != nil {

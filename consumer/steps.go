@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/clock"
 )
 
@@ -20,7 +21,7 @@ type steps struct {
 	clock  *clock.Clock
 	// update changes the record by compare-and-set, under the name of the call,
 	// and owns reports whether the record's start is this attempt's.
-	update func(ctx context.Context, name string, apply func(r *mulligan.Record) (store bool)) error
+	update func(ctx context.Context, name call.Update, apply func(r *mulligan.Record) (store bool)) error
 	owns   func(r *mulligan.Record) bool
 
 	mu    sync.Mutex
@@ -176,7 +177,7 @@ func (w *Worker) steps(d *delivery, limit int) *steps {
 	s.owns = func(r *mulligan.Record) bool {
 		return r.State == mulligan.Live && r.Open() != nil && r.Start.Delivery == d.start
 	}
-	s.update = func(ctx context.Context, name string, apply func(r *mulligan.Record) bool) error {
+	s.update = func(ctx context.Context, name call.Update, apply func(r *mulligan.Record) bool) error {
 		ctx, cancel := afterwards(ctx)
 		defer cancel()
 		conflict := false
@@ -210,7 +211,7 @@ func rehearse(k mulligan.Kind) *rehearsed {
 	r.effect, r.limit, r.clock, r.runs, r.open = k.Effect, k.MaxResult, new(clock.Clock), map[string]string{}, map[string]bool{}
 	r.rec.Start = &mulligan.Start{}
 	r.owns = func(*mulligan.Record) bool { return true }
-	r.update = func(_ context.Context, _ string, apply func(r *mulligan.Record) bool) error {
+	r.update = func(_ context.Context, _ call.Update, apply func(r *mulligan.Record) bool) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		apply(&r.rec)

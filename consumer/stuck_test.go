@@ -168,11 +168,11 @@ func TestASilentServerIsSaid(t *testing.T) {
 		w, stop := f.watched(t)
 		f.Down()
 		time.Sleep(found)
-		w.said(t, "no_answer", 2) // of fresh jobs and of retries
+		w.said(t, "no_answer", 3) // of fresh jobs, of deferred ones and of retries
 		f.Restart(t)
 		f.publish(t, mulligan.Job{ID: "job-0"})
 		time.Sleep(found)
-		w.over(t, 2)
+		w.over(t, 3)
 		if n := len(f.log.of("job-0")); n != 1 {
 			t.Errorf("the job ran %d times", n)
 		}

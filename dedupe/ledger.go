@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/cas"
 )
 
@@ -49,7 +50,7 @@ func (l *Ledger) Load(ctx context.Context, key string) (*mulligan.Record, error)
 // [ErrUnreadable] on a record that it cannot decode.
 //
 // The name is that of the step, for tests that stop there.
-func (l *Ledger) Update(ctx context.Context, name, key string, apply func(r *mulligan.Record) (store bool)) error {
+func (l *Ledger) Update(ctx context.Context, name call.Update, key string, apply func(r *mulligan.Record) (store bool)) error {
 	return l.bucket.Update(ctx, name, key, func(value []byte) (cas.Change, error) {
 		r, err := decode(key, value)
 		if err != nil {
@@ -61,7 +62,7 @@ func (l *Ledger) Update(ctx context.Context, name, key string, apply func(r *mul
 
 // Replace is Update for a person who knows what became of the key: a record that
 // cannot be decoded is taken for none.
-func (l *Ledger) Replace(ctx context.Context, name, key string, apply func(r *mulligan.Record) (store bool)) error {
+func (l *Ledger) Replace(ctx context.Context, name call.Update, key string, apply func(r *mulligan.Record) (store bool)) error {
 	return l.bucket.Update(ctx, name, key, func(value []byte) (cas.Change, error) {
 		r, err := decode(key, value)
 		if err != nil {

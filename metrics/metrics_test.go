@@ -33,6 +33,7 @@ func tellAll(m *metrics.Metrics, errorType string) {
 	m.NaksWaiting("email.send", 3)
 	m.BucketAway("records", true)
 	m.FreshHeld(true)
+	m.ClockAhead(2 * time.Second)
 	m.Tripped("mailer", "credential")
 	m.Watch("mailer", func() metrics.Downstream {
 		return metrics.Downstream{Held: "credential", CredentialRefused: true, InHand: 1, Limit: 12, InFlight: 3, Tokens: 4,
@@ -91,6 +92,7 @@ func TestEveryFactIsCountedUnderItsName(t *testing.T) {
 		`mulligan_naks_waiting{kind="email.send"}`:                                    3,
 		`mulligan_bucket_away{bucket="records"}`:                                      1,
 		`mulligan_fresh_jobs_held{}`:                                                  1,
+		`mulligan_clock_ahead_seconds{}`:                                              2,
 		`mulligan_breaker_trips_total{downstream="mailer",why="credential"}`:          1,
 		`mulligan_downstream_held{downstream="mailer",why="open"}`:                    0,
 		`mulligan_downstream_held{downstream="mailer",why="credential"}`:              1,

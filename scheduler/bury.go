@@ -155,8 +155,8 @@ func (s *Scheduler) markDead(ctx context.Context, l *mulligan.Letter) error {
 
 // discard deletes a letter by its sequence; one that is gone is as wanted,
 // since a newer letter of the key may have replaced it.
-func (s *Scheduler) discard(ctx context.Context, name string, seq uint64) error {
-	return s.answer(ctx, name, func(ctx context.Context) error {
+func (s *Scheduler) discard(ctx context.Context, step call.Step, seq uint64) error {
+	return s.answer(ctx, step, func(ctx context.Context) error {
 		err := s.dead.DeleteMsg(ctx, seq)
 		if err == nil {
 			return nil
@@ -169,8 +169,8 @@ func (s *Scheduler) discard(ctx context.Context, name string, seq uint64) error 
 }
 
 // answer makes one call and waits for its answer, but not for ever.
-func (s *Scheduler) answer(ctx context.Context, name string, do func(context.Context) error) error {
+func (s *Scheduler) answer(ctx context.Context, step call.Step, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
-	return call.Err(ctx, name, func() error { return do(ctx) })
+	return call.Err(ctx, step, func() error { return do(ctx) })
 }

@@ -49,7 +49,7 @@ func (s *Scheduler) sendBack(ctx context.Context, kind, id string, r reopening) 
 		return Replayed{}, err
 	}
 	r.letter = &l
-	if r.kind, err = s.declared(ctx, kind); err != nil {
+	if r.kind, err = call.Do(ctx, "replay.kind", func() (mulligan.Kind, error) { return s.declared(ctx, kind) }); err != nil {
 		return Replayed{}, err
 	}
 	if err := s.reopen(ctx, &r); err != nil {
@@ -77,7 +77,7 @@ func (s *Scheduler) sendBack(ctx context.Context, kind, id string, r reopening) 
 
 // runnable returns the letter of a key, if the key is its own.
 func (s *Scheduler) runnable(ctx context.Context, kind, id string) (mulligan.Letter, error) {
-	l, err := s.Letter(ctx, kind, id)
+	l, err := call.Do(ctx, "replay.letter", func() (mulligan.Letter, error) { return s.Letter(ctx, kind, id) })
 	if err != nil {
 		return l, err
 	}
@@ -87,7 +87,7 @@ func (s *Scheduler) runnable(ctx context.Context, kind, id string) (mulligan.Let
 	case mulligan.Malformed:
 		return l, fmt.Errorf("%w: %s %.80q is malformed; publish it anew", ErrNotReplayable, kind, id)
 	}
-	switch waits, err := s.spent(ctx, &l); {
+	switch waits, err := call.Do(ctx, "replay.spent", func() (bool, error) { return s.spent(ctx, &l) }); {
 	case err != nil:
 		return l, err
 	case waits:

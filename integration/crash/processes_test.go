@@ -3,59 +3,180 @@ package crash
 import (
 	"context"
 	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
-
-	"github.com/nats-io/nats.go"
-
-	"github.com/mulligan-queue/mulligan/consumer"
-	"github.com/mulligan-queue/mulligan/internal/call"
-	"github.com/mulligan-queue/mulligan/scheduler"
+	"testing/synctest"
+	"time"
 )
 
-// hooking gives a process its life, at whose every point somebody is asked
-// whether it ends there; die ends the rest of it.
-type hooking func(ctx context.Context, die context.CancelFunc) context.Context
+// A fate is told every point that the processes of a tale pass, and ends one of
+// them at those where it has to crash.
+type fate struct {
+	book *book
+	// slow is how long a process needs for what comes before a point.
+	slow map[string]time.Duration
+	// deaf points are passed by whoever starts, and are another tale's.
+	deaf func(point string) bool
 
-// crashing ends a process at the points at which crash says so.
-func crashing(crash func(point string) bool) hooking {
-	return func(ctx context.Context, die context.CancelFunc) context.Context {
-		return call.With(ctx, func(p string) {
-			if crash(p) {
-				die()
-				runtime.Goexit()
-			}
-		})
+	mu      sync.Mutex
+	passed  []passing
+	seen    map[string]int
+	crashes []place
+	died    []place
+}
+
+// A place in a life is a point and how often it was passed, this time included.
+type place struct {
+	point string
+	nth   int
+}
+
+// A passing is a process at a place.
+type passing struct {
+	place
+	by *process
+}
+
+// starts is deaf to what every worker passes when it starts.
+func starts(point string) bool {
+	return strings.HasPrefix(point, "lock.") || strings.HasPrefix(point, "consumer.") || strings.HasPrefix(point, "kind.")
+}
+
+// begin begins a life in which processes end at some places. All that was before
+// has come to rest.
+func (f *fate) begin(crashes ...place) {
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.passed, f.seen, f.crashes, f.died = nil, map[string]int{}, crashes, nil
+}
+
+// meets notes a point, and reports whether the process that passes it ends there.
+func (f *fate) meets(p *process, point string) bool {
+	if f.deaf != nil && f.deaf(point) {
+		return false
 	}
+	if d := f.slow[point]; d > 0 {
+		time.Sleep(d)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen[point]++
+	at := place{point, f.seen[point]}
+	f.passed = append(f.passed, passing{at, p})
+	for i, c := range f.crashes {
+		if c == at {
+			f.crashes = append(f.crashes[:i:i], f.crashes[i+1:]...)
+			f.died = append(f.died, at)
+			return true
+		}
+	}
+	return false
 }
 
-// processes are a worker and a scheduler.
-type processes struct {
-	conn   *nats.Conn
-	worker func(process context.Context) *consumer.Worker
-	hooked hooking
+// ends are the places at which processes ended in this life.
+func (f *fate) ends() []place {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]place(nil), f.died...)
 }
 
-// during runs them, and starts each again when it has crashed, until do returns.
-func (p processes) during(t *testing.T, do func()) {
+// moments are the places that were passed in this life. Behind one call and before
+// the next of the same process is one moment: to the server, which has all that a
+// crash leaves, they are the same.
+func (f *fate) moments() (all [][]place) {
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, p := range f.passed {
+		if i > 0 && f.passed[i-1].by == p.by && strings.HasSuffix(f.passed[i-1].point, " after") && strings.HasSuffix(p.point, " before") {
+			all[len(all)-1] = append(all[len(all)-1], p.place)
+			continue
+		}
+		all = append(all, []place{p.place})
+	}
+	return all
+}
+
+// A process runs until it has ended by itself, was stopped, or has crashed.
+type process struct {
+	stop    context.CancelFunc
+	ended   chan struct{}
+	err     error // if it has ended by itself
+	crashed atomic.Bool
+}
+
+// start starts a process. A crash ends each of its goroutines at the next point.
+func (f *fate) start(ctx context.Context, run func(ctx context.Context) error) *process {
+	life, stop := context.WithCancel(ctx)
+	p := &process{stop: stop, ended: make(chan struct{})}
+	life = hooked(life, func(point string) {
+		if p.crashed.Load() || f.meets(p, point) {
+			p.crashed.Store(true)
+			stop()
+			runtime.Goexit()
+		}
+	})
+	go func() {
+		defer close(p.ended)
+		defer stop()
+		p.err = run(life)
+	}()
+	return p
+}
+
+// again lets a process be started anew for as long as it crashes.
+func (f *fate) again(t *testing.T, run func(ctx context.Context) error) error {
+	t.Helper()
+	for range 20 {
+		p := f.start(t.Context(), run)
+		if <-p.ended; !p.crashed.Load() {
+			return p.err
+		}
+	}
+	t.Fatal("it crashes for ever")
+	return nil
+}
+
+// A service is a process that is started again whenever it has ended.
+type service struct {
+	fate *fate
+	run  func(ctx context.Context) error
+
+	mu  sync.Mutex
+	now *process
+}
+
+// while keeps services running until do returns.
+func while(t *testing.T, do func(), services ...*service) {
 	t.Helper()
 	ctx, end := context.WithCancel(t.Context())
-	var procs sync.WaitGroup
-	for _, run := range []func(context.Context) error{
-		func(ctx context.Context) error { return p.worker(ctx).Run(ctx) },
-		func(ctx context.Context) error { return (&scheduler.Scheduler{Conn: p.conn}).Run(ctx) },
-	} {
-		procs.Go(func() {
-			for ctx.Err() == nil {
-				life, die := context.WithCancel(ctx)
-				if err := run(p.hooked(life, die)); err != nil {
-					t.Error(err)
-				}
-				die()
-			}
-		})
+	var all sync.WaitGroup
+	for _, s := range services {
+		all.Go(func() { s.keep(ctx, t) })
 	}
+	defer all.Wait()
+	defer end()
 	do()
-	end()
-	procs.Wait()
+}
+
+func (s *service) keep(ctx context.Context, t *testing.T) {
+	for ctx.Err() == nil {
+		p := s.fate.start(ctx, s.run)
+		s.mu.Lock()
+		s.now = p
+		s.mu.Unlock()
+		if <-p.ended; p.err != nil && !p.crashed.Load() && !strings.Contains(p.err.Error(), "did not stop") {
+			t.Error(p.err)
+		}
+	}
+}
+
+// deploy stops the process as a deployment does; another takes its place.
+func (s *service) deploy() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.stop()
 }

@@ -65,9 +65,9 @@ func (b *Bucket) Load(ctx context.Context, key string) ([]byte, uint64, error) {
 // is read and apply called again; so apply must find its own work in the value
 // if doing it twice would matter. While the server is away Update waits, until
 // ctx ends; then the change may or may not have been stored.
-func (b *Bucket) Update(ctx context.Context, name, key string, apply func(value []byte) (Change, error)) error {
+func (b *Bucket) Update(ctx context.Context, name call.Update, key string, apply func(value []byte) (Change, error)) error {
 	for try := 0; ; try++ {
-		value, revision, err := b.load(ctx, name, key)
+		value, revision, err := b.load(ctx, name.Load(), key)
 		if err == nil {
 			var c Change
 			if c, err = apply(value); err != nil || c.Value == nil {
@@ -75,7 +75,7 @@ func (b *Bucket) Update(ctx context.Context, name, key string, apply func(value 
 				return err
 			}
 			c.over = revision
-			err = b.store(ctx, name, key, c)
+			err = b.store(ctx, name.Store(), key, c)
 		}
 		wait := min(time.Duration(try+1)*50*time.Millisecond, 2*time.Second)
 		switch {
@@ -116,24 +116,24 @@ type loaded struct {
 	revision uint64
 }
 
-func (b *Bucket) load(ctx context.Context, name, key string) ([]byte, uint64, error) {
+func (b *Bucket) load(ctx context.Context, step call.Step, key string) ([]byte, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	l, err := call.Do(ctx, name+".load", func() (loaded, error) {
+	l, err := call.Do(ctx, step, func() (loaded, error) {
 		v, rev, err := b.Load(ctx, key)
 		return loaded{v, rev}, err
 	})
 	return l.value, l.revision, err
 }
 
-func (b *Bucket) store(ctx context.Context, name, key string, c Change) error {
+func (b *Bucket) store(ctx context.Context, step call.Step, key string, c Change) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(c.over)}
 	if c.TTL > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(c.TTL.Round(time.Second)))
 	}
-	return call.Err(ctx, name+".store", func() error {
+	return call.Err(ctx, step, func() error {
 		_, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.prefix + key, Data: c.Value}, opts...)
 		return err
 	})

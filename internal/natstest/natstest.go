@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server/ats"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
 
 	"github.com/mulligan-queue/mulligan"
 )
@@ -83,13 +84,18 @@ func emptyPools() {
 	runtime.GC()
 }
 
-// Main runs the tests of a package that uses InBubble. The server's clock of
-// access times is one goroutine for the whole process: it must begin outside of
-// every bubble.
+// Main runs the tests of a package that starts servers or goroutines, and fails
+// if one of these is left. The server's clock of access times is one goroutine for
+// the whole process: it must begin outside of every bubble.
 func Main(m *testing.M) int {
 	ats.Register()
-	defer ats.Unregister()
-	return m.Run()
+	code := m.Run()
+	ats.Unregister()
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // Start is Server for an example, which has no test to report to: it panics if
