@@ -181,8 +181,14 @@ func (s *story) retriesAreOnRecord(say blame) {
 		if at, done := s.since(r.key, func(rec *mulligan.Record) bool { return rec.State == mulligan.Done }); done && !at.After(r.ended) {
 			continue // it was done already
 		}
+		beside := 0 // that began at the same time, this one included
+		for _, o := range s.of(r.key) {
+			if o.begun.Equal(r.begun) {
+				beside++
+			}
+		}
 		switch entries := s.noted(r); {
-		case len(entries) != 1:
+		case len(entries) < 1 || len(entries) > beside:
 			say("I7 (one entry)", "%s failed at %s (%v) and has %d entries: %s", r.key, s.clock(r.begun), r.err, len(entries), s.show(r.key))
 		case entries[0].Verb == "" || entries[0].ErrorType == "" && entries[0].Reason == "":
 			say("I7 (a reason)", "%s failed at %s, and its entry has no reason: %+v", r.key, s.clock(r.begun), entries[0])

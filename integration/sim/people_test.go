@@ -26,7 +26,7 @@ func (w *world) publish(ctx context.Context, i int) {
 	pub := &mulligan.Publisher{Conn: p.conn, Kinds: w.kinds()}
 	j := w.job(m, time.Now())
 	w.sends(sent{i, w.recordKey(m.Key), j})
-	for p.ctx.Err() == nil {
+	for try := 1; p.ctx.Err() == nil; try++ {
 		ctx, cancel := context.WithTimeout(p.ctx, 5*time.Second)
 		receipt, err := w.send(ctx, pub, j, m.Clock != 0)
 		cancel()
@@ -34,7 +34,7 @@ func (w *world) publish(ctx context.Context, i int) {
 			sleep(p.ctx, time.Second)
 			continue
 		}
-		w.heard(told{time.Now(), i, w.recordKey(m.Key), w.payloadOf(m), err == nil, !receipt.Unverified}, err)
+		w.heard(told{time.Now(), i, w.recordKey(m.Key), w.payloadOf(m), err == nil, !receipt.Unverified, err != nil && try == 1}, err)
 		return
 	}
 }

@@ -75,7 +75,7 @@ func (s *story) downKeys(record string) []string {
 // sentOf are the messages of a key that may have been stored.
 func (s *story) sentOf(key string) (all []mulligan.Job) {
 	for _, m := range s.sent {
-		refused := slices.ContainsFunc(s.told, func(t told) bool { return t.message == m.message && !t.accepted })
+		refused := slices.ContainsFunc(s.told, func(t told) bool { return t.message == m.message && t.refused })
 		if m.key == key && !refused {
 			all = append(all, m.job)
 		}

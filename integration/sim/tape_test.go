@@ -73,6 +73,7 @@ type told struct {
 	payload  string
 	accepted bool
 	verified bool // it was not only taken for the duplicate of something
+	refused  bool // and no earlier try can have been stored
 }
 
 func (t *tape) say(format string, args ...any) {
