@@ -38,6 +38,7 @@ const patience = 30 * time.Minute // until everything that is left has ended
 // live lives a scenario through, in a bubble of its own.
 func live(t *testing.T, s scenario) *story {
 	w := &world{scenario: s, env: natstest.InBubble(t), tape: tape{effects: map[string]int{}, began: time.Now()}}
+	w.env.Conn.SetErrorHandler(nil) // that it was away is no news
 	w.env.Provision(t, mulligan.Topology{})
 	w.watch = observe(t, w.env)
 	ctx, end := context.WithCancel(t.Context())
