@@ -178,8 +178,9 @@ func (s *story) retriesAreOnRecord(say blame) {
 		if fp := mulligan.FingerprintOf([]byte(r.payload)); s.records[r.key] != nil && s.records[r.key].Payload != fp && r.answer.What != change {
 			continue // another payload's
 		}
-		if at, done := s.since(r.key, func(rec *mulligan.Record) bool { return rec.State == mulligan.Done }); done && !at.After(r.ended) {
-			continue // it was done already
+		at, done := s.since(r.key, func(rec *mulligan.Record) bool { return rec.State == mulligan.Done })
+		if done && (!at.After(r.ended) || s.faulty(r.ended.Add(-time.Minute), at, budgets, records, down)) {
+			continue // it was done before the failure could be recorded
 		}
 		beside := 0 // that began at the same time, this one included
 		for _, o := range s.of(r.key) {

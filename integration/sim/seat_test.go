@@ -44,7 +44,7 @@ type process struct {
 
 // start begins a process.
 func (s *seat) start(ctx context.Context) (*process, error) {
-	p := &process{seat: s, wire: &wire{dial: s.env.InProcessConn}}
+	p := &process{seat: s, wire: &wire{dial: s.env.InProcessConn, cut: make(chan struct{})}}
 	var err error
 	p.conn, err = nats.Connect("", nats.InProcessServer(p.wire), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
 		nats.ReconnectJitter(0, 0), nats.RetryOnFailedConnect(true), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
@@ -107,7 +107,10 @@ func (p *process) await() {
 		if wait <= 0 {
 			return
 		}
-		time.Sleep(wait)
+		select {
+		case <-time.After(wait):
+		case <-p.wire.cut:
+		}
 	}
 }
 

@@ -14,15 +14,15 @@ type wire struct {
 
 	mu    sync.Mutex
 	until time.Time // stalled
-	cut   bool
 	lines []net.Conn
+	cut   chan struct{} // closed when it is
 }
 
 // InProcessConn makes it a [nats.InProcessConnProvider].
 func (w *wire) InProcessConn() (net.Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cut {
+	if w.isCut() {
 		return nil, net.ErrClosed
 	}
 	server, err := w.dial()
@@ -86,12 +86,15 @@ func (w *wire) carry(to, from net.Conn) {
 func (w *wire) pass() bool {
 	for {
 		w.mu.Lock()
-		wait, cut := time.Until(w.until), w.cut
+		wait := time.Until(w.until)
 		w.mu.Unlock()
-		if cut || wait <= 0 {
-			return !cut
+		if w.isCut() || wait <= 0 {
+			return !w.isCut()
 		}
-		time.Sleep(wait)
+		select {
+		case <-time.After(wait):
+		case <-w.cut:
+		}
 	}
 }
 
@@ -104,16 +107,27 @@ func (w *wire) stall(until time.Time) {
 func (w *wire) stalled() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.cut && time.Now().Before(w.until)
+	return !w.isCut() && time.Now().Before(w.until)
+}
+
+func (w *wire) isCut() bool {
+	select {
+	case <-w.cut:
+		return true
+	default:
+		return false
+	}
 }
 
 // sever ends every connection, as the end of a process does.
 func (w *wire) sever() {
 	w.mu.Lock()
-	w.cut = true
-	lines := w.lines
-	w.mu.Unlock()
-	for _, c := range lines {
+	defer w.mu.Unlock()
+	if w.isCut() {
+		return
+	}
+	close(w.cut)
+	for _, c := range w.lines {
 		_ = c.Close()
 	}
 }
