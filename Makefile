@@ -3,15 +3,17 @@
 
 GO ?= go
 FUZZTIME ?= 5s
+SEEDS ?= 1000
 RACE := $(shell command -v `$(GO) env CC | cut -d' ' -f1` >/dev/null 2>&1 && echo -race)
 
-.PHONY: help run build check test fuzz
+.PHONY: help run build check test fuzz sim
 
 help:
 	@echo 'make run    the demo: everything in one process, with a provider that fails'
 	@echo 'make build  a static binary, bin/mulligan'
 	@echo 'make check  what must be true of the source before the tests run'
 	@echo 'make test   all tests'
+	@echo 'make sim    $(SEEDS) drawn lives of many jobs, in virtual time; SEED=n repeats one'
 	@echo 'make fuzz   each fuzz target for $(FUZZTIME)'
 
 run:
@@ -31,6 +33,10 @@ check:
 test:
 	@test -n "$(RACE)" || echo 'no C compiler: the tests run without the race detector'
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 10m ./...
+
+# With SEED it repeats the one that a failure named.
+sim:
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 6h ./integration/sim -run '^TestSimulation$$' -rapid.nofailfile $(if $(SEED),-rapid.seed=$(SEED) -rapid.checks=1,-rapid.checks=$(SEEDS))
 
 # go test fuzzes one target of one package at a time.
 fuzz:

@@ -41,6 +41,7 @@ func mayImport() map[string][]string {
 		"integration":           {},
 		"integration/crash":     {},
 		"integration/protocol":  {},
+		"integration/sim":       {},
 		"cmd/mulligan": {root, "budget", "dedupe", "metrics", "consumer", "scheduler",
 			"internal/api", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/storm"},
 	}

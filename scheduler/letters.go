@@ -55,7 +55,8 @@ func (s *Scheduler) Letters(ctx context.Context, q Query) ([]mulligan.Letter, er
 // scan reads the letters on some subjects, oldest first, and keeps the newest
 // that match.
 func (s *Scheduler) scan(ctx context.Context, subjects []string, q Query) ([]mulligan.Letter, error) {
-	c, err := s.js.OrderedConsumer(ctx, s.Topology.DeadStream(), jetstream.OrderedConsumerConfig{FilterSubjects: subjects})
+	c, err := s.js.OrderedConsumer(ctx, s.Topology.DeadStream(), jetstream.OrderedConsumerConfig{FilterSubjects: subjects,
+		MaxResetAttempts: 1}) // by default it tries for ever, whatever ctx says
 	if err != nil {
 		return nil, fmt.Errorf("%w: read dead letters: %w", mulligan.ErrUnavailable, err)
 	}
