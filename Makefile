@@ -3,9 +3,13 @@
 
 GO ?= go
 FUZZTIME ?= 5s
+SEED ?= 1
+SEEDS ?= 1
+FOR ?= 60s
+PARALLEL ?= 1
 RACE := $(shell command -v `$(GO) env CC | cut -d' ' -f1` >/dev/null 2>&1 && echo -race)
 
-.PHONY: help run build check test fuzz
+.PHONY: help run build check test fuzz chaos
 
 help:
 	@echo 'make run    the demo: everything in one process, with a provider that fails'
@@ -13,6 +17,7 @@ help:
 	@echo 'make check  what must be true of the source before the tests run'
 	@echo 'make test   all tests'
 	@echo 'make fuzz   each fuzz target for $(FUZZTIME)'
+	@echo 'make chaos  the whole on a cluster that is wrecked for $(FOR): SEEDS runs from SEED on, PARALLEL at once (Linux, root)'
 
 run:
 	$(GO) run ./cmd/mulligan serve --demo
@@ -40,3 +45,6 @@ fuzz:
 		echo "$$dir $$target"; \
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
 	done
+
+chaos:
+	$(GO) run ./integration/chaos -seed $(SEED) -seeds $(SEEDS) -for $(FOR) -parallel $(PARALLEL)

@@ -40,6 +40,7 @@ func mayImport() map[string][]string {
 		"integration":               {},
 		"integration/crash":         {},
 		"integration/protocol":      {},
+		"integration/chaos":         {root, "integration/chaos/witness"},
 		"integration/chaos/witness": {root},
 		"cmd/mulligan": {root, "budget", "dedupe", "metrics", "consumer", "scheduler",
 			"internal/api", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/storm"},

@@ -191,8 +191,14 @@ func each(ctx context.Context, js jetstream.JetStream, stream string, see func(m
 	if err != nil {
 		return fmt.Errorf("read %s: %w", stream, err)
 	}
+	// Not Next of the consumer, which makes a new one for every message.
+	all, err := c.Messages()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", stream, err)
+	}
+	defer all.Stop()
 	for left := info.NumPending; left > 0; {
-		m, err := c.Next(jetstream.FetchMaxWait(10 * time.Second))
+		m, err := all.Next(jetstream.NextMaxWait(10 * time.Second))
 		if err != nil {
 			return fmt.Errorf("read %s, of which %d messages are left: %w", stream, left, errors.Join(err, ctx.Err()))
 		}
