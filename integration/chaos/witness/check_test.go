@@ -195,6 +195,15 @@ func TestFaultsExcuseOnlyWhatTheyCanHaveCaused(t *testing.T) {
 		{"a clock that is not so far behind", early, "skew", "worker-1", -900 * time.Millisecond, false},
 		{"a clock that is ahead", early, "skew", "worker-1", time.Second, false},
 		{"another worker's clock", early, "skew", "worker-2", -time.Second, false},
+		{"a way to the downstream that is cut", again, "cut", "worker-1 to downstream", time.Second, false},
+		{"attempts that the downstream missed", func(m *maker) *Call {
+			m.of("pay.charge", "second")[1].Attempt = 3
+			return m.of("pay.charge", "second")[0]
+		}, "cut", "worker-1 to downstream", time.Second, true},
+		{"attempts that another worker made in vain", func(m *maker) *Call {
+			m.of("pay.charge", "second")[1].Attempt = 3
+			return m.of("pay.charge", "second")[0]
+		}, "cut", "worker-2 to downstream", time.Second, true},
 		{"a kill does not pay for retries of a worker that lives", overBudget, "kill -9", "publisher-2", time.Second, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
