@@ -46,11 +46,20 @@ func (c *checker) numbers(s *story) {
 		if call.Ended.IsZero() || next.Began.Before(call.Ended) || call.succeeded() || c.faults.unrecorded(call) || s.reopened(call.Began, next.Began) {
 			continue
 		}
+		if next.Attempt > call.Attempt && c.anyCutOff(call.Ended, next.Began) {
+			continue // the attempts between did not arrive
+		}
 		if next.Attempt != call.Attempt+1 {
 			c.violate("I3", s.key, fmt.Sprintf("attempt %d after attempt %d, which failed at %s", call.Attempt+1, call.Attempt, clock(call.Ended)),
 				fmt.Sprintf("attempt %d by %s at %s", next.Attempt, next.Worker, clock(next.Began)))
 		}
 	}
+}
+
+// anyCutOff reports whether attempts in a time may have gone unseen, whichever
+// worker made them.
+func (c *checker) anyCutOff(from, to time.Time) bool {
+	return c.faults.any(from, to, func(f Fault) (time.Duration, bool) { return linger, f.of("downstream") })
 }
 
 // onTheWay is how long a request that was begun in time may take to be written

@@ -170,8 +170,11 @@ func (c *checker) doneIsOver(s *story) {
 	}
 }
 
-// inHand reports whether a call may have been begun before a time by a worker that
-// was stopped, or cut off, in between.
+// inHand reports whether a call may have been begun before a time: by a worker
+// that was stopped or cut off in between, or on a connection that the downstream
+// did not serve meanwhile.
 func (c *checker) inHand(call *Call, before time.Time) bool {
-	return c.faults.any(before.Add(-linger), call.Began, func(f Fault) (time.Duration, bool) { return linger, f.ofWorker(call.Worker) })
+	from := before.Add(-linger)
+	return c.faults.cutOff(call.Worker, from, call.Began) ||
+		c.faults.any(from, call.Began, func(f Fault) (time.Duration, bool) { return linger, f.ofWorker(call.Worker) })
 }

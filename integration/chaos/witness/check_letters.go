@@ -44,7 +44,7 @@ func (c *checker) seen(s *story, l Letter) string {
 func (c *checker) unjustified(s *story, l Letter) string {
 	from, to := s.tries[0].At, l.BuriedAt.Add(time.Minute)
 	faults, _ := c.faults.between(from, to)
-	unreached := c.faults.any(from, to, func(f Fault) (time.Duration, bool) { return settle, f.of("downstream") })
+	unreached := c.anyCutOff(from, to)
 	pub := s.tries[0].Line
 	saw := func(is func(*Call) bool) bool { return slices.ContainsFunc(s.calls, is) }
 	switch l.Reason {

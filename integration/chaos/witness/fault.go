@@ -19,10 +19,13 @@ type Fault struct {
 	Target string `json:"target"`
 }
 
-// settle is how long what follows from a fault of the servers, or of a connection
-// to them, outlasts it: leaders are elected, clients connect again and repeat what
-// was not answered, five seconds after they asked.
+// settle is how long what follows from a fault of the servers outlasts it: leaders
+// are elected, clients connect again, and what was not answered within five
+// seconds is asked again.
 const settle = 10 * time.Second
+
+// reconnect is the same for one worker's connection.
+const reconnect = 5 * time.Second
 
 // linger is the same for a process: what it was about to write is not written.
 const linger = time.Second
@@ -35,12 +38,17 @@ func (f Fault) overlaps(from, to time.Time, after time.Duration) bool {
 
 func (f Fault) of(role string) bool { return strings.Contains(f.Target, role) }
 
-// ofWorker reports whether a worker was hit: by its name, or because all were.
-func (f Fault) ofWorker(name string) bool {
-	if named(f.Target, name) {
-		return true
-	}
-	return regexp.MustCompile(`\bworkers?\b(?:[^-\d]|$)`).MatchString(f.Target)
+// ofWorker reports whether a worker was hit: by its name, or because all were. One
+// that only lost its way to the downstream goes on.
+func (f Fault) ofWorker(name string) bool { return !f.of("downstream") && f.names(name) }
+
+// ofDownstream reports whether the downstream was hit, or a worker's way to it.
+func (f Fault) ofDownstream(worker string) bool {
+	return f.of("downstream") && (!f.of("worker") || f.names(worker))
+}
+
+func (f Fault) names(worker string) bool {
+	return named(f.Target, worker) || regexp.MustCompile(`\bworkers\b`).MatchString(f.Target)
 }
 
 // named finds a name among others: w1 is not w12.
@@ -85,14 +93,20 @@ func (fs faults) unrecorded(c *Call) bool {
 		if f.ofServers(fs.workers) {
 			return settle, true
 		}
-		return settle, f.ofWorker(c.Worker)
+		return reconnect, f.ofWorker(c.Worker)
 	})
 }
 
 // unheard reports whether the answer to a call may not have arrived.
 func (fs faults) unheard(c *Call) bool {
 	return c.Gone || c.Ended.IsZero() || fs.unrecorded(c) ||
-		fs.any(c.Began.Add(-linger), c.end().Add(linger), func(f Fault) (time.Duration, bool) { return linger, f.of("downstream") })
+		fs.cutOff(c.Worker, c.Began.Add(-linger), c.end().Add(linger))
+}
+
+// cutOff reports whether the downstream, or a worker's way to it, was hit in a
+// time: calls may have come to nothing there, or arrived late.
+func (fs faults) cutOff(worker string, from, to time.Time) bool {
+	return fs.any(from, to, func(f Fault) (time.Duration, bool) { return linger, f.ofDownstream(worker) })
 }
 
 // between counts what hit workers or servers in a time, each with how often in it

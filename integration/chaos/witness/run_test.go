@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,9 +48,11 @@ func process(t *testing.T, program string, args ...string) {
 	})
 }
 
-func TestARunWithoutFaultsIsClean(t *testing.T) {
-	t.Parallel()
-	const seed, load = 7, 5 * time.Second
+// play runs the roles around one worker and one scheduler, each a process, and
+// returns what the checker says. spoil changes what the worker is configured to do.
+func play(t *testing.T, load time.Duration, spoil func(config string) string) Report {
+	t.Helper()
+	const seed = 7
 	program, e, dir := build(t), natstest.Server(t), t.TempDir()
 	e.Provision(t, mulligan.Topology{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -57,7 +60,7 @@ func TestARunWithoutFaultsIsClean(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := filepath.Join(t.TempDir(), "worker.yaml")
-	if err := os.WriteFile(config, []byte(WorkerConfig(seed, "worker-1", "http://"+l.Addr().String(), 2)), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(spoil(WorkerConfig(seed, "worker1", "http://"+l.Addr().String(), 2))), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	process(t, program, "scheduler", "--server", e.URL)
@@ -77,11 +80,11 @@ func TestARunWithoutFaultsIsClean(t *testing.T) {
 	run(all, "downstream", func(ctx context.Context, log string) error {
 		return serveDownstream(ctx, DownstreamConfig{Seed: seed, Log: log}, l)
 	})
-	run(all, "operator", func(ctx context.Context, log string) error {
+	run(loaded, "operator", func(ctx context.Context, log string) error {
 		return Operator(ctx, OperatorConfig{Seed: seed, Servers: []string{e.URL}, Program: program, Log: log})
 	})
 	for i := range 4 {
-		name := fmt.Sprintf("publisher-%d", i+1)
+		name := fmt.Sprintf("publisher%d", i+1)
 		run(loaded, name, func(ctx context.Context, log string) error {
 			return Publisher(ctx, PublisherConfig{Seed: seed, Name: name, Servers: []string{e.URL}, Rate: 15, Log: log})
 		})
@@ -90,18 +93,40 @@ func TestARunWithoutFaultsIsClean(t *testing.T) {
 	drained(t, e)
 	end()
 	roles.Wait()
-	drained(t, e)
 	ev, err := Gather(t.Context(), e.JS, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := Check(ev)
 	t.Logf("\n%v", r)
+	return r
+}
+
+func TestARunWithoutFaultsIsClean(t *testing.T) {
+	t.Parallel()
+	r := play(t, 5*time.Second, func(config string) string { return config })
 	if len(r.Violations) > 0 {
 		t.Errorf("%d violations without a fault", len(r.Violations))
 	}
 	if r.Acked < 200 || r.Calls < r.Acked || r.Retries < 10 || r.Done < 50 || r.Finished < 50 || r.Recovered < 5 || r.Effects < 100 || len(r.Dead) < 2 || r.Excused > 0 {
 		t.Errorf("too little happened to tell anything: %+v", r)
+	}
+}
+
+// The same run with a program that does what it must not: once jobs are repeated
+// like pure ones, without a record of their end, and attempts and budgets are
+// without the bounds that were promised.
+func TestARunOfAProgramThatIsWrongIsFound(t *testing.T) {
+	t.Parallel()
+	r := play(t, 5*time.Second, func(config string) string {
+		config = strings.NewReplacer("effect: once", "effect: pure", "policy: default", "policy: {attempts: 12, total: 1m, first_delay: 10ms, max_delay: 20ms}").Replace(config)
+		return config + "downstreams:\n  mail: {ratio: 1, floor: 1000, cap: 1000}\n  pay: {ratio: 1, floor: 1000, cap: 1000}\n  model: {ratio: 1, floor: 1000, cap: 1000}\n" +
+			"user_rate: {per_second: 1000, burst: 1000}\n"
+	})
+	for _, what := range []string{"I1 mail.report.", "I2 mail.report.", "I2 pay.hook.", "I3 mail.send."} {
+		if !slices.ContainsFunc(r.Violations, func(v string) bool { return strings.HasPrefix(v, what) }) {
+			t.Errorf("no violation begins with %s", what)
+		}
 	}
 }
 
