@@ -159,13 +159,17 @@ func (r *rig) suffer(ctx context.Context, f fault) {
 	r.say("%v %v", f, f.For)
 	err := r.apply(ctx, f)
 	took := time.Since(began)
+	lasted := took
+	if len(f.ways()) > 0 {
+		lasted *= 2 // TCP, which waits twice as long each time, is heard again up to so much later
+	}
 	if err != nil {
 		r.note("%s %s: %v", f.What, f.Target, err)
 	}
 	r.say("  over: %v after %v", f, took.Round(100*time.Millisecond))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.faults = append(r.faults, witness.Fault{At: began, For: took, What: f.What, Target: f.target()})
+	r.faults = append(r.faults, witness.Fault{At: began, For: lasted, What: f.What, Target: f.target()})
 }
 
 // drain waits until nothing is left to do.

@@ -92,7 +92,8 @@ func (c *checker) recordHolds(s *story) {
 
 // doneIsTrue checks that the downstream, or a person, said so.
 func (c *checker) doneIsTrue(s *story) {
-	if len(s.letters) > 0 {
+	// A person whose answer was interrupted is told that the letter stays.
+	if len(s.letters) > 0 && s.did(ResolveDone, "") == 0 {
 		c.violate("I1", s.key, "done or dead", "a record that says done, and letter "+fmt.Sprint(s.letters[0].Seq, " ", s.letters[0].Reason))
 	}
 	if s.did(ResolveDone, "") > 0 {

@@ -3,11 +3,12 @@ package witness
 import (
 	"cmp"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -109,9 +110,7 @@ func Gather(ctx context.Context, js jetstream.JetStream, dir string) (Evidence, 
 	if err := each(ctx, js, top.DeadStream(), e.addLetter); err != nil {
 		return e, err
 	}
-	return e, each(ctx, js, "KV_"+top.LedgerBucket(), func(m jetstream.Msg, _ uint64) {
-		e.addRecord(m.Subject()[len("$KV."+top.LedgerBucket()+"."):], m)
-	})
+	return e, each(ctx, js, "KV_"+top.LedgerBucket(), e.addRecord)
 }
 
 func (e *Evidence) readLogs(dir string) error {
@@ -158,22 +157,19 @@ func (e *Evidence) addLines(lines []Line) {
 	slices.SortStableFunc(e.Calls, func(a, b Call) int { return cmp.Compare(a.Serial, b.Serial) })
 }
 
-func (e *Evidence) addLetter(m jetstream.Msg, seq uint64) {
-	l, err := mulligan.OpenLetter(&nats.Msg{Header: m.Headers(), Data: m.Data()}, seq)
+func (e *Evidence) addLetter(m *stored) {
+	l, err := mulligan.OpenLetter(&nats.Msg{Header: m.header(), Data: m.Data}, m.Seq)
 	if err != nil {
-		e.Unreadable = append(e.Unreadable, fmt.Sprintf("letter %d on %s: %v", seq, m.Subject(), err))
+		e.Unreadable = append(e.Unreadable, fmt.Sprintf("letter %d on %s: %v", m.Seq, m.Subject, err))
 		return
 	}
-	e.Letters = append(e.Letters, Letter{Subject: m.Subject(), Seq: seq, Kind: l.Kind, ID: l.ID, Payload: fingerprint(m.Data()), Reason: l.Reason,
+	e.Letters = append(e.Letters, Letter{Subject: m.Subject, Seq: m.Seq, Kind: l.Kind, ID: l.ID, Payload: fingerprint(m.Data), Reason: l.Reason,
 		Attempts: l.Attempts, History: l.History, User: l.User, Task: l.Task, BuriedAt: l.BuriedAt})
 }
 
-func (e *Evidence) addRecord(key string, m jetstream.Msg) {
-	if m.Headers().Get("KV-Operation") != "" {
-		delete(e.Records, key)
-		return
-	}
-	r, err := mulligan.DecodeRecord(m.Data())
+func (e *Evidence) addRecord(m *stored) {
+	key := strings.TrimPrefix(m.Subject, "$KV."+mulligan.Topology{}.LedgerBucket()+".")
+	r, err := mulligan.DecodeRecord(m.Data)
 	if err != nil {
 		e.Unreadable = append(e.Unreadable, fmt.Sprintf("record %s: %v", key, err))
 		return
@@ -181,33 +177,61 @@ func (e *Evidence) addRecord(key string, m jetstream.Msg) {
 	e.Records[key] = r
 }
 
-// each reads a stream from its beginning to where it ends now.
-func each(ctx context.Context, js jetstream.JetStream, stream string, see func(m jetstream.Msg, seq uint64)) error {
-	c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
+// stored is a message of a stream.
+type stored struct {
+	Subject string `json:"subject"`
+	Seq     uint64 `json:"seq"`
+	Header  []byte `json:"hdrs"`
+	Data    []byte `json:"data"`
+}
+
+func (m *stored) header() nats.Header {
+	h, err := nats.DecodeHeadersMsg(m.Header)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", stream, err)
+		return nil // what has to be there will be missed
 	}
-	info, err := c.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", stream, err)
-	}
-	// Not Next of the consumer, which makes a new one for every message.
-	all, err := c.Messages()
-	if err != nil {
-		return fmt.Errorf("read %s: %w", stream, err)
-	}
-	defer all.Stop()
-	for left := info.NumPending; left > 0; {
-		m, err := all.Next(jetstream.NextMaxWait(10 * time.Second))
-		if err != nil {
-			return fmt.Errorf("read %s, of which %d messages are left: %w", stream, left, errors.Join(err, ctx.Err()))
+	return h
+}
+
+// each reads a stream message by message. It asks the stream's leader: a consumer,
+// and a direct read, may see a replica that lags behind.
+func each(ctx context.Context, js jetstream.JetStream, stream string, see func(m *stored)) error {
+	for seq := uint64(1); ; {
+		m, err := next(ctx, js, stream, seq)
+		for try := 1; err != nil && try < 10 && pause(ctx, time.Duration(try)*100*time.Millisecond); try++ {
+			m, err = next(ctx, js, stream, seq) // there may be no leader just now
 		}
-		meta, err := m.Metadata()
 		if err != nil {
-			return fmt.Errorf("read %s: %w", stream, err)
+			return fmt.Errorf("read %s from %d on: %w", stream, seq, err)
 		}
-		see(m, meta.Sequence.Stream)
-		left = meta.NumPending
+		if m == nil {
+			return nil
+		}
+		see(m)
+		seq = m.Seq + 1
 	}
-	return nil
+}
+
+// next returns the first message from a sequence on, or nil.
+func next(ctx context.Context, js jetstream.JetStream, stream string, seq uint64) (*stored, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	resp, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, fmt.Appendf(nil, `{"seq":%d,"next_by_subj":">"}`, seq))
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *stored             `json:"message"`
+	}
+	if err := json.Unmarshal(resp.Data, &answer); err != nil {
+		return nil, err
+	}
+	switch {
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, nil
+	case answer.Error != nil:
+		return nil, answer.Error
+	}
+	return answer.Message, nil
 }

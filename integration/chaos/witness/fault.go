@@ -100,6 +100,7 @@ func (fs faults) unrecorded(c *Call) bool {
 // unheard reports whether the answer to a call may not have arrived.
 func (fs faults) unheard(c *Call) bool {
 	return c.Gone || c.Ended.IsZero() || fs.unrecorded(c) ||
+		c.Ended.Sub(c.Began) > callTimeout/4 || // its caller may have begun to wait long before, on a busy machine
 		fs.cutOff(c.Worker, c.Began.Add(-linger), c.end().Add(linger))
 }
 
