@@ -159,12 +159,17 @@ func (c *checker) doneIsOver(s *story) {
 		if !first.succeeded() || c.faults.unheard(first) {
 			continue
 		}
+		known := first.Ended
+		if len(s.tries) > 1 {
+			known = known.Add(race)
+		}
+		if until, ok := c.faults.shaken(first); ok && until.After(known) {
+			known = until
+		}
 		for _, later := range s.calls[i+1:] {
-			late := later.Began.Sub(first.Ended)
-			if late <= 0 || late <= race && len(s.tries) > 1 || c.inHand(later, first.Ended) {
-				continue
+			if later.Began.After(known) && !c.inHand(later, known) {
+				c.violate("I2", s.key, "no call after the good answer of "+clock(first.Ended), fmt.Sprintf("call %d by %s at %s", later.Nth, later.Worker, clock(later.Began)))
 			}
-			c.violate("I2", s.key, "no call after the good answer of "+clock(first.Ended), fmt.Sprintf("call %d by %s at %s", later.Nth, later.Worker, clock(later.Began)))
 		}
 		return
 	}
