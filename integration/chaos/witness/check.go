@@ -35,8 +35,8 @@ type Report struct {
 	// EarlyBySkew are hints that were not kept by a worker whose clock is behind,
 	// by no more than that.
 	EarlyBySkew int `json:"early_by_skew"`
-	// Excused are calls of which the faults may have kept the record from being
-	// written: little is asked of them.
+	// Excused are calls that a fault of their worker or of the servers has hit: less
+	// is asked of them.
 	Excused int            `json:"excused"`
 	Faults  map[string]int `json:"faults"`
 	// Budget is the largest part of what was allowed that failed retries used, in
@@ -125,7 +125,7 @@ func (c *checker) count(s *story) {
 		if call.Answer.Effect && s.kind.effect != mulligan.Pure {
 			c.Effects++
 		}
-		if c.faults.unrecorded(call) {
+		if c.faults.hit(call) {
 			c.Excused++
 		}
 	}

@@ -56,7 +56,7 @@ func (c *checker) ledgerOf(downstream string) (l ledger) {
 			switch {
 			case call.Attempt == 1 && call.succeeded():
 				l.firsts = append(l.firsts, call.Ended)
-			case call.Attempt > 1 && call.Answer.Status != 200 && i > 0 && !c.faults.unrecorded(s.calls[i-1]) && !c.faults.unrecorded(call):
+			case s.retried(i) && call.Answer.Status != 200:
 				l.retries = append(l.retries, spending{call.Began, costAfter(s.calls[i-1])})
 			}
 		}
@@ -150,8 +150,8 @@ func (c *checker) tasks() {
 		if len(s.tries) == 0 || s.tries[0].Line.Task == "" {
 			continue
 		}
-		for i, call := range s.calls {
-			if i > 0 && call.Attempt > 1 && !c.faults.unrecorded(s.calls[i-1]) && !c.faults.unrecorded(call) {
+		for i := range s.calls {
+			if s.retried(i) {
 				retries[s.tries[0].Line.Task]++
 			}
 		}

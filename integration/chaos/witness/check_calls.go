@@ -12,24 +12,16 @@ func (c *checker) attempts(s *story) {
 	if len(s.calls) == 0 || len(s.tries) == 0 {
 		return
 	}
-	recorded, excused := 0, 0
 	for _, call := range s.calls {
-		if c.faults.unrecorded(call) {
-			excused++
-		} else {
-			recorded++
-		}
 		if call.Attempt < 1 || call.Attempt > s.kind.attempts {
 			c.violate("I3", s.key, fmt.Sprintf("attempts from 1 to %d", s.kind.attempts), fmt.Sprintf("attempt %d at call %d", call.Attempt, call.Nth))
 		}
 	}
-	first, last := s.calls[0], s.calls[len(s.calls)-1]
-	_, runs := c.faults.between(first.Began, last.end())
 	// Of several messages of a key each may be running when the last attempt of
 	// another is recorded.
-	most := s.kind.attempts*s.lives() + len(s.tries) - 1
-	if recorded > most || recorded+excused > most+runs {
-		c.violate("I3", s.key, fmt.Sprintf("at most %d calls, and %d more for faults", most, runs), fmt.Sprintf("%d, of which %d without a fault", len(s.calls), recorded))
+	most, more := s.kind.attempts*s.lives()+len(s.tries)-1, c.faults.repeats(s.calls)
+	if len(s.calls) > most+more {
+		c.violate("I3", s.key, fmt.Sprintf("at most %d calls, and %d more for faults", most, more), fmt.Sprint(len(s.calls)))
 	}
 	c.numbers(s)
 	c.deadline(s)
@@ -43,23 +35,19 @@ func (c *checker) numbers(s *story) {
 	}
 	for i, next := range s.calls[1:] {
 		call := s.calls[i]
-		if call.Ended.IsZero() || next.Began.Before(call.Ended) || call.succeeded() || c.faults.unrecorded(call) || s.reopened(call.Began, next.Began) {
+		if call.Ended.IsZero() || next.Began.Before(call.Ended) || call.succeeded() || c.faults.struck(call) || s.reopened(call.Began, next.Began) {
 			continue
 		}
-		if next.Attempt > call.Attempt && c.anyCutOff(call.Ended, next.Began) {
-			continue // the attempts between did not arrive
-		}
-		if next.Attempt != call.Attempt+1 {
+		until, shaken := c.faults.shaken(call)
+		switch more := next.Attempt - call.Attempt; {
+		case more == 1:
+		case more > 1 && (shaken || c.faults.anyCutOff(call.Ended, next.Began)): // others were counted, or did not arrive
+		case more == 0 && shaken && !next.Began.After(until): // begun before the failure was recorded
+		default:
 			c.violate("I3", s.key, fmt.Sprintf("attempt %d after attempt %d, which failed at %s", call.Attempt+1, call.Attempt, clock(call.Ended)),
 				fmt.Sprintf("attempt %d by %s at %s", next.Attempt, next.Worker, clock(next.Began)))
 		}
 	}
-}
-
-// anyCutOff reports whether attempts in a time may have gone unseen, whichever
-// worker made them.
-func (c *checker) anyCutOff(from, to time.Time) bool {
-	return c.faults.any(from, to, func(f Fault) (time.Duration, bool) { return linger, f.of("downstream") })
 }
 
 // onTheWay is how long a request that was begun in time may take to be written
@@ -100,7 +88,7 @@ func (c *checker) deadline(s *story) {
 func (c *checker) total(s *story) {
 	took := time.Duration(0)
 	for _, call := range s.calls {
-		if !c.faults.unheard(call) || call.Gone && !c.faults.unrecorded(call) {
+		if !call.Ended.IsZero() && !c.faults.hit(call) {
 			took += call.end().Sub(call.Began)
 		}
 	}
@@ -114,29 +102,38 @@ func (c *checker) total(s *story) {
 // downstream's clock is the reference.
 func (c *checker) hints(s *story) {
 	for i, call := range s.calls {
-		if call.Answer.Hint == 0 || call.Ended.IsZero() || call.Gone || c.faults.unheard(call) {
+		if call.Answer.Hint == 0 || c.faults.unheard(call) {
 			continue
 		}
+		known, _ := c.faults.shaken(call)
 		for _, next := range s.calls[i+1:] {
 			// Begun before the answer was known; or a replay, which is a person's word; or
 			// another message: of a pure key it runs at once, else it may have been admitted
 			// before the answer was recorded.
 			wait := next.Began.Sub(call.Ended)
-			if wait <= 0 || s.reopened(call.Ended, next.Began) || len(s.tries) > 1 && (s.kind.effect == mulligan.Pure || wait < race) {
+			if wait <= 0 || next.Attempt <= call.Attempt && !next.Began.After(known) || s.reopened(call.Ended, next.Began) ||
+				len(s.tries) > 1 && (s.kind.effect == mulligan.Pure || wait < race) {
 				continue
 			}
-			c.Hints++
-			early := call.Answer.Hint - wait
-			switch behind := max(-c.faults.skew(call.Worker), 0); {
-			case early <= 0:
-			case early <= behind:
-				// A retry that is parked is due at a time by the worker's clock, and comes
-				// back by the server's: one that is behind brings it back too early.
-				c.EarlyBySkew++
-			default:
-				c.violate("I5", s.key, fmt.Sprintf("no call within %v of the answer at %s", call.Answer.Hint, clock(call.Ended)), fmt.Sprintf("call %d by %s after %v", next.Nth, next.Worker, wait.Round(time.Millisecond)))
-			}
+			c.hinted(s, call, next)
 			break
 		}
+	}
+}
+
+// hinted checks one hint, and the call that followed it.
+func (c *checker) hinted(s *story, call, next *Call) {
+	c.Hints++
+	wait := next.Began.Sub(call.Ended)
+	early := call.Answer.Hint - wait
+	switch behind := max(-c.faults.skew(call.Worker), 0); {
+	case early <= 0:
+	case early <= behind:
+		// A retry that is parked is due at a time by the worker's clock, and comes back
+		// by the server's: one that is behind brings it back too early.
+		c.EarlyBySkew++
+	default:
+		c.violate("I5", s.key, fmt.Sprintf("no call within %v of the answer at %s", call.Answer.Hint, clock(call.Ended)),
+			fmt.Sprintf("call %d by %s after %v", next.Nth, next.Worker, wait.Round(time.Millisecond)))
 	}
 }

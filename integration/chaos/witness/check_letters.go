@@ -42,23 +42,24 @@ func (c *checker) seen(s *story, l Letter) string {
 
 // unjustified says when the reason of a letter would be right, or nothing if it is.
 func (c *checker) unjustified(s *story, l Letter) string {
-	from, to := s.tries[0].At, l.BuriedAt.Add(time.Minute)
-	faults, _ := c.faults.between(from, to)
-	unreached := c.anyCutOff(from, to)
+	from, to := s.tries[0].At, l.BuriedAt.Add(c.widest())
+	ended := c.faults.ended(from, to)
+	// Attempts that the downstream did not see.
+	unseen := c.faults.anyCutOff(from, to) || ended > 0
 	pub := s.tries[0].Line
 	saw := func(is func(*Call) bool) bool { return slices.ContainsFunc(s.calls, is) }
 	switch l.Reason {
 	case mulligan.PermanentFailure:
 		return unless(saw(func(call *Call) bool { return call.Answer.Class == refused }), "the downstream refused it for good")
 	case mulligan.InDoubt:
-		doubt := saw((*Call).doubtful) || saw(c.faults.unheard) || faults > 0 || unreached
+		doubt := saw((*Call).doubtful) || saw(c.faults.unheard) || unseen || c.faults.servers(from, to)
 		return unless(s.kind.effect == mulligan.Once && doubt, "it is a once job whose call ended in doubt")
 	case mulligan.Crashed:
-		return unless(faults >= 3, "workers ended three times")
+		return unless(ended >= 3, "workers ended three times")
 	case mulligan.AttemptsExhausted:
-		return unless(l.Attempts >= s.kind.attempts && (len(s.calls) >= s.kind.attempts || unreached || faults > 0), "all attempts were used")
+		return unless(l.Attempts >= s.kind.attempts && (len(s.calls) >= s.kind.attempts || unseen), "all attempts were used")
 	case mulligan.TimeExhausted:
-		return unless(c.couldTake(s) >= s.kind.total || unreached || faults > 0, "calls and delays can have used the total")
+		return unless(c.couldTake(s) >= s.kind.total || unseen, "calls and delays can have used the total")
 	case mulligan.Expired:
 		return unless(c.couldExpire(s, l), "no attempt could start before its deadline")
 	case mulligan.KeyConflict:
@@ -114,13 +115,17 @@ func (c *checker) couldExpire(s *story, l Letter) bool {
 	for i, call := range s.calls {
 		slack = max(slack, s.kind.longestDelay(i+1, call.Answer.Hint))
 	}
-	ahead := time.Duration(0) // of whichever worker or scheduler had it
+	return !l.BuriedAt.Add(slack + 2*c.widest()).Before(first)
+}
+
+// widest is how wrong a clock is at most, of whichever process it was.
+func (c *checker) widest() (most time.Duration) {
 	for _, f := range c.faults.all {
 		if f.skews() {
-			ahead = max(ahead, f.For, -f.For)
+			most = max(most, f.For, -f.For)
 		}
 	}
-	return !l.BuriedAt.Add(slack + 2*ahead).Before(first)
+	return most
 }
 
 // taskUsed is how many retries of a task there were, or may have been: one that
@@ -131,7 +136,7 @@ func (c *checker) taskUsed(task string) (n int) {
 			continue
 		}
 		for _, call := range s.calls {
-			if call.Attempt > 1 || c.faults.unrecorded(call) {
+			if call.Attempt > 1 || c.faults.hit(call) {
 				n++
 			}
 		}
@@ -185,17 +190,16 @@ func stood(entries []mulligan.Attempt) (n int) {
 	return n
 }
 
-// mustStand counts the calls that failed and no fault kept from being recorded.
-// One beside or after a good answer is of another message, and changes nothing.
+// mustStand counts the calls that failed and whose worker lived to record it. A
+// good answer that came without knowing of such a failure ends the key before it.
 func (c *checker) mustStand(s *story) (n int) {
 	for _, call := range s.calls {
-		if call.succeeded() {
-			return n
+		over := func(other *Call) bool {
+			return other.succeeded() && other.Attempt <= call.Attempt && !s.reopened(call.Began, other.Began)
 		}
-		if call.Ended.IsZero() || c.faults.unrecorded(call) {
-			continue
+		if !call.succeeded() && !call.Ended.IsZero() && !c.faults.struck(call) && !slices.ContainsFunc(s.calls, over) {
+			n++
 		}
-		n++
 	}
 	return n
 }

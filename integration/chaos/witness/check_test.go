@@ -226,3 +226,85 @@ func TestAFaultLongAgoExcusesNothing(t *testing.T) {
 		t.Errorf("got %q, want the attempt that was counted twice", found)
 	}
 }
+
+// A worker writes until it is answered, so servers that are away lose no failure.
+// It must live until then.
+func TestServersThatAreAwayExcuseARepeatOnlyMeanwhile(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		away   time.Duration // of the servers, from the first call on
+		killed time.Duration // the worker, so long after it; zero: it lives
+		later  time.Duration // the repeat
+		clean  bool
+	}{
+		{"the repeat begins before the record can be written", 5 * time.Second, 0, 12 * time.Second, true},
+		{"the repeat begins long after it could be", 5 * time.Second, 0, 20 * time.Second, false},
+		{"its worker was killed while it waited for the servers", 5 * time.Second, 4 * time.Second, 40 * time.Second, true},
+		{"its worker was killed when all was written", 5 * time.Second, 30 * time.Second, 40 * time.Second, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMaker()
+			m.publish("pay.charge", "a", nil)
+			first := m.call("pay.charge", "a", fails()).Began
+			m.now = first.Add(tt.later)
+			m.call("pay.charge", "a", fine()).Attempt = 1
+			r := m.record("pay.charge", "a", mulligan.Done)
+			r.History = r.History[1:]
+			m.fault("cut", "nats2", first, tt.away)
+			if tt.killed > 0 {
+				m.fault("kill", "worker-1", first.Add(tt.killed), time.Second)
+			}
+			if found := Check(m.e).Violations; (len(found) == 0) != tt.clean {
+				t.Errorf("got %q, want clean = %v", found, tt.clean)
+			}
+		})
+	}
+}
+
+// A kill explains one run more, not two.
+func TestEachFaultExplainsOneRepeat(t *testing.T) {
+	for kills, clean := range map[int]bool{1: false, 2: true} {
+		m := newMaker()
+		m.publish("model.ask", "a", nil)
+		for n := range 6 {
+			c := m.call("model.ask", "a", fails())
+			c.Attempt = max(n-1, 1) // the first three are one attempt
+			if n < kills {
+				m.fault("kill", "worker-1", c.Ended, time.Second)
+			}
+			m.after(10 * time.Second)
+		}
+		m.bury("model.ask", "a", mulligan.AttemptsExhausted)
+		if found := Check(m.e).Violations; (len(found) == 0) != clean {
+			t.Errorf("with %d kills: got %q, want clean = %v", kills, found, clean)
+		}
+	}
+}
+
+func TestWhomAFaultHits(t *testing.T) {
+	fs := faults{workers: []string{"worker1", "w2"}}
+	for target, want := range map[string]string{
+		"worker1": "worker1", "worker12": "", "w2": "w2", "workers": "worker1 w2", "worker1 from nats3": "worker1", "worker1 to downstream": "downstream",
+		"downstream": "downstream", "nats2": "servers", "consumer 3": "servers", "stream": "servers", "meta": "servers", "scheduler1": "", "publisher4": "", "operator": "",
+	} {
+		f := Fault{What: "cut", Target: target}
+		var got []string
+		for _, w := range fs.workers {
+			if f.ofWorker(w) {
+				got = append(got, w)
+			}
+		}
+		if f.ofDownstream("worker1") {
+			got = append(got, "downstream")
+		}
+		if f.ofServers(fs.workers) {
+			got = append(got, "servers")
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s hits %q, want %q", target, got, want)
+		}
+	}
+	if (Fault{Target: "worker1 to downstream"}).ofDownstream("w2") {
+		t.Error("a way that is cut is another worker's")
+	}
+}

@@ -1,9 +1,10 @@
 package witness
 
 import (
-	"regexp"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // A Fault is what was done to the run, and to whom.
@@ -48,12 +49,14 @@ func (f Fault) ofDownstream(worker string) bool {
 }
 
 func (f Fault) names(worker string) bool {
-	return named(f.Target, worker) || regexp.MustCompile(`\bworkers\b`).MatchString(f.Target)
+	return worker != "" && named(f.Target, worker) || named(f.Target, "workers")
 }
 
 // named finds a name among others: w1 is not w12.
 func named(text, name string) bool {
-	return name != "" && regexp.MustCompile(`(^|[^\w-])`+regexp.QuoteMeta(name)+`($|[^\w-])`).MatchString(text)
+	return slices.Contains(strings.FieldsFunc(text, func(r rune) bool {
+		return r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}), name)
 }
 
 func (f Fault) ofServers(workers []string) bool {
@@ -85,23 +88,58 @@ func (fs faults) any(from, to time.Time, hit func(Fault) (after time.Duration, o
 	return false
 }
 
-// unrecorded reports whether what became of a call may not stand in the record:
-// its worker, or the servers, were hit between its beginning and what follows its
-// end.
-func (fs faults) unrecorded(c *Call) bool {
-	return fs.any(c.Began.Add(-linger), c.end().Add(linger), func(f Fault) (time.Duration, bool) {
-		if f.ofServers(fs.workers) {
-			return settle, true
-		}
-		return reconnect, f.ofWorker(c.Worker)
-	})
+// struck reports whether its worker was hit between the beginning of a call and
+// what follows its end: what became of it may not stand in the record. A fault of
+// the servers alone does not do that, since a worker writes until it is answered;
+// for as long it can be struck.
+func (fs faults) struck(c *Call) bool {
+	last := c.end().Add(linger)
+	if until, ok := fs.shaken(c); ok && until.After(last) {
+		last = until
+	}
+	return fs.any(c.Began.Add(-linger), last, func(f Fault) (time.Duration, bool) { return reconnect, f.ofWorker(c.Worker) })
 }
+
+// shaken reports whether the servers were hit in that time, and until when what
+// they know of the call may be behind: its job may have been given to another
+// worker before the record was written.
+func (fs faults) shaken(c *Call) (until time.Time, ok bool) {
+	for _, f := range fs.all {
+		if f.ofServers(fs.workers) && f.overlaps(c.Began.Add(-linger), c.end().Add(linger), settle) {
+			ok = true
+			if over := f.At.Add(f.For + settle); over.After(until) {
+				until = over
+			}
+		}
+	}
+	return until, ok
+}
+
+// hit is both.
+func (fs faults) hit(c *Call) bool {
+	_, ok := fs.shaken(c)
+	return ok || fs.struck(c)
+}
+
+// repeats is how many more runs of a key the faults can have caused that hit one of
+// its calls: one each, and one more whenever a server waited in vain for a sign of
+// its worker.
+func (fs faults) repeats(calls []*Call) (n int) {
+	for _, f := range fs.all {
+		one := faults{all: []Fault{f}, workers: fs.workers}
+		if slices.ContainsFunc(calls, one.hit) {
+			n += 1 + int((f.For+settle)/ackWait)
+		}
+	}
+	return n
+}
+
+// ackWait is how long a server waits for a sign before it gives a job to another.
+const ackWait = 30 * time.Second
 
 // unheard reports whether the answer to a call may not have arrived.
 func (fs faults) unheard(c *Call) bool {
-	return c.Gone || c.Ended.IsZero() || fs.unrecorded(c) ||
-		c.Ended.Sub(c.Began) > callTimeout/4 || // its caller may have begun to wait long before, on a busy machine
-		fs.cutOff(c.Worker, c.Began.Add(-linger), c.end().Add(linger))
+	return c.Gone || c.Ended.IsZero() || fs.struck(c) || fs.cutOff(c.Worker, c.Began.Add(-linger), c.end().Add(linger))
 }
 
 // cutOff reports whether the downstream, or a worker's way to it, was hit in a
@@ -110,17 +148,28 @@ func (fs faults) cutOff(worker string, from, to time.Time) bool {
 	return fs.any(from, to, func(f Fault) (time.Duration, bool) { return linger, f.ofDownstream(worker) })
 }
 
-// between counts what hit workers or servers in a time, each with how often in it
-// a call may have come to nothing: a failure that cannot be recorded is given
-// back for five seconds.
-func (fs faults) between(from, to time.Time) (n, runs int) {
+// anyCutOff is the same for whichever worker made the calls.
+func (fs faults) anyCutOff(from, to time.Time) bool {
+	return fs.any(from, to, func(f Fault) (time.Duration, bool) { return linger, f.of("downstream") })
+}
+
+// ended counts the faults of workers in a time: each may have ended a run.
+func (fs faults) ended(from, to time.Time) (n int) {
 	for _, f := range fs.all {
-		if f.overlaps(from, to, settle) && !f.of("publisher") && !f.of("operator") && !f.of("scheduler") {
+		if f.overlaps(from, to, reconnect) && fs.someWorker(f) {
 			n++
-			runs += 2 + int((f.For+settle)/(5*time.Second))
 		}
 	}
-	return n, runs
+	return n
+}
+
+func (fs faults) someWorker(f Fault) bool {
+	return !f.skews() && !f.of("downstream") && (f.of("worker") || slices.ContainsFunc(fs.workers, f.ofWorker))
+}
+
+// servers reports whether servers were hit in a time.
+func (fs faults) servers(from, to time.Time) bool {
+	return fs.any(from, to, func(f Fault) (time.Duration, bool) { return settle, f.ofServers(fs.workers) })
 }
 
 // skew is how far a worker's clock is ahead.

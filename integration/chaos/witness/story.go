@@ -137,3 +137,9 @@ func (c *Call) doubtful() bool {
 func same(f mulligan.Fingerprint, payload string) bool {
 	return f != "" && strings.HasPrefix(payload, string(f))
 }
+
+// retried reports whether a call of the key is a retry, and not the same attempt
+// once more, as after a crash.
+func (s *story) retried(i int) bool {
+	return i > 0 && s.calls[i].Attempt > 1 && s.calls[i].Attempt > s.calls[i-1].Attempt
+}
