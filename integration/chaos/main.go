@@ -85,7 +85,7 @@ func many(ctx context.Context, args []string) error {
 	f.IntVar(&s.seeds, "seeds", 1, "how many runs, of this seed and those that follow it")
 	f.IntVar(&s.parallel, "parallel", 1, "how many of them at once")
 	f.DurationVar(&s.plan.For, "for", time.Minute, "how long things go wrong in each")
-	f.DurationVar(&s.drain, "drain", 2*time.Minute, "how long the jobs may then take to end")
+	f.DurationVar(&s.drain, "drain", 4*time.Minute, "how long the jobs may then take to end")
 	f.Func("only", "kinds of faults, with commas between (default all)", func(list string) error {
 		s.plan.Only = strings.Split(list, ",")
 		return s.plan.check()

@@ -65,7 +65,7 @@ func (c *checker) unjustified(s *story, l Letter) string {
 	case mulligan.KeyConflict:
 		return unless(s.conflicting(), "publishers sent several payloads")
 	case mulligan.TaskBudget:
-		return unless(pub.Task != "" && c.taskUsed(pub.Task) >= taskRetries, "the retries of its task are used")
+		return unless(pub.Task != "" && (c.taskUsed(pub.Task) >= taskRetries || c.faults.anyCutOff(time.Time{}, to)), "the retries of its task are used")
 	case mulligan.UserBudget:
 		return unless(pub.User != "" && !pub.Deadline.IsZero(), "its user's next place is past its deadline")
 	}

@@ -190,3 +190,7 @@ func (c *Call) end() time.Time {
 	}
 	return c.Ended
 }
+
+// late reports whether a call may have arrived long after it was sent, as the way
+// to the downstream was silent.
+func (fs faults) late(c *Call) bool { return fs.cutOff(c.Worker, c.Began.Add(-linger), c.Began) }
