@@ -56,7 +56,7 @@ type checker struct {
 // streams hold. It asks no clock and nobody else, and changes nothing.
 func Check(e Evidence) Report {
 	c := &checker{Report: Report{Dead: map[mulligan.Reason]int{}, Faults: map[string]int{}}, e: &e, stories: stories(&e)}
-	c.faults = faults{all: e.Faults, workers: workersOf(e.Calls)}
+	c.faults = strikes(e.Faults, workersOf(e.Calls))
 	if e.Left != "" {
 		c.violate("I1", "the streams", "nothing left to do", e.Left)
 	}

@@ -67,19 +67,15 @@ func (c *checker) ledgerOf(downstream string) (l ledger) {
 		l.shares = append(l.shares, interval{at.Add(-census), at.Add(census)})
 	}
 	l.workers = len(began)
-	for _, f := range c.faults.all {
-		if hitsShares(f, c.faults.workers) {
+	for _, f := range c.faults {
+		// Workers may have miscounted each other: one ended, was away, or not heard of.
+		// A leader that steps down keeps nobody from hearing another.
+		if f.someWorker || f.servers && f.For > linger {
 			l.shares = append(l.shares, interval{f.At, f.At.Add(f.For + census)})
 		}
 	}
 	slices.SortFunc(l.shares, func(a, b interval) int { return a.from.Compare(b.from) })
 	return l
-}
-
-// hitsShares reports whether workers may have miscounted each other: one ended, was
-// away, or was not heard of.
-func hitsShares(f Fault, workers []string) bool {
-	return !f.skews() && (f.of("worker") || f.ofServers(workers) || slices.ContainsFunc(workers, f.ofWorker))
 }
 
 // costAfter is what a retry costs: less after one that was told to wait.
@@ -132,7 +128,7 @@ func (l *ledger) allowed(window time.Duration, firsts, unsure int) float64 {
 // taken: longer before, where a fault kept it from being called.
 func heldSince(fs faults, at time.Time) time.Time {
 	since := at.Add(-holdsToken)
-	for _, f := range fs.all {
+	for _, f := range fs {
 		if f.overlaps(since, at, settle) && f.At.Add(-holdsToken).Before(since) {
 			since = f.At.Add(-holdsToken)
 		}

@@ -184,5 +184,5 @@ func (c *checker) doneIsOver(s *story) {
 func (c *checker) inHand(call *Call, before time.Time) bool {
 	from := before.Add(-linger)
 	return c.faults.cutOff(call.Worker, from, call.Began) ||
-		c.faults.any(from, call.Began, func(f Fault) (time.Duration, bool) { return linger, f.ofWorker(call.Worker) })
+		c.faults.any(from, call.Began, linger, func(s strike) bool { return s.workers[call.Worker] })
 }

@@ -52,7 +52,7 @@ func (c *checker) unjustified(s *story, l Letter) string {
 	case mulligan.PermanentFailure:
 		return unless(saw(func(call *Call) bool { return call.Answer.Class == refused }), "the downstream refused it for good")
 	case mulligan.InDoubt:
-		doubt := saw((*Call).doubtful) || saw(c.faults.unheard) || unseen || c.faults.servers(from, to)
+		doubt := saw((*Call).doubtful) || saw(c.faults.unheard) || unseen || c.faults.away(from, to)
 		return unless(s.kind.effect == mulligan.Once && doubt, "it is a once job whose call ended in doubt")
 	case mulligan.Crashed:
 		return unless(ended >= 3, "workers ended three times")
@@ -120,7 +120,7 @@ func (c *checker) couldExpire(s *story, l Letter) bool {
 
 // widest is how wrong a clock is at most, of whichever process it was.
 func (c *checker) widest() (most time.Duration) {
-	for _, f := range c.faults.all {
+	for _, f := range c.faults {
 		if f.skews() {
 			most = max(most, f.For, -f.For)
 		}

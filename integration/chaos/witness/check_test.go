@@ -282,29 +282,25 @@ func TestEachFaultExplainsOneRepeat(t *testing.T) {
 }
 
 func TestWhomAFaultHits(t *testing.T) {
-	fs := faults{workers: []string{"worker1", "w2"}}
 	for target, want := range map[string]string{
-		"worker1": "worker1", "worker12": "", "w2": "w2", "workers": "worker1 w2", "worker1 from nats3": "worker1", "worker1 to downstream": "downstream",
-		"downstream": "downstream", "nats2": "servers", "consumer 3": "servers", "stream": "servers", "meta": "servers", "scheduler1": "", "publisher4": "", "operator": "",
+		"worker1": "worker1 some", "worker12": "some", "w2": "w2 some", "workers": "worker1 w2 some", "worker1 from nats3": "worker1 some", "worker1 to downstream": "way1",
+		"downstream": "way1 way2", "nats2": "servers", "consumer 3": "servers", "stream": "servers", "meta": "servers", "scheduler1": "", "publisher4": "", "operator": "",
 	} {
-		f := Fault{What: "cut", Target: target}
+		s := strikes([]Fault{{What: "cut", Target: target}}, []string{"worker1", "w2"})[0]
 		var got []string
-		for _, w := range fs.workers {
-			if f.ofWorker(w) {
-				got = append(got, w)
+		for _, hit := range []struct {
+			ok   bool
+			name string
+		}{{s.workers["worker1"], "worker1"}, {s.workers["w2"], "w2"}, {s.someWorker, "some"}, {s.ways["worker1"], "way1"}, {s.ways["w2"], "way2"}, {s.servers, "servers"}} {
+			if hit.ok {
+				got = append(got, hit.name)
 			}
-		}
-		if f.ofDownstream("worker1") {
-			got = append(got, "downstream")
-		}
-		if f.ofServers(fs.workers) {
-			got = append(got, "servers")
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s hits %q, want %q", target, got, want)
 		}
 	}
-	if (Fault{Target: "worker1 to downstream"}).ofDownstream("w2") {
-		t.Error("a way that is cut is another worker's")
+	if s := strikes([]Fault{{What: "skew", Target: "worker1", For: time.Second}}, []string{"worker1"})[0]; s.someWorker || s.servers || s.overlaps(s.At, s.At, 0) {
+		t.Errorf("a skew is no strike: %+v", s)
 	}
 }

@@ -74,18 +74,32 @@ func (f Fault) ofServers(workers []string) bool {
 }
 
 // faults are those of a run, as the checker asks about them.
-type faults struct {
-	all     []Fault
-	workers []string
+type faults []strike
+
+// strike is a fault and whom it hit, found out once.
+type strike struct {
+	Fault
+	servers    bool
+	someWorker bool
+	workers    map[string]bool // those that are known
+	ways       map[string]bool // to the downstream, of these workers
 }
 
-func (fs faults) any(from, to time.Time, hit func(Fault) (after time.Duration, ok bool)) bool {
-	for _, f := range fs.all {
-		if after, ok := hit(f); ok && f.overlaps(from, to, after) {
-			return true
+func strikes(all []Fault, workers []string) (fs faults) {
+	for _, f := range all {
+		s := strike{Fault: f, servers: f.ofServers(workers), workers: map[string]bool{}, ways: map[string]bool{}}
+		for _, w := range workers {
+			s.workers[w], s.ways[w] = f.ofWorker(w), f.ofDownstream(w)
+			s.someWorker = s.someWorker || s.workers[w]
 		}
+		s.someWorker = !f.skews() && (s.someWorker || f.of("worker") && !f.of("downstream"))
+		fs = append(fs, s)
 	}
-	return false
+	return fs
+}
+
+func (fs faults) any(from, to time.Time, after time.Duration, hit func(s strike) bool) bool {
+	return slices.ContainsFunc(fs, func(s strike) bool { return hit(s) && s.overlaps(from, to, after) })
 }
 
 // struck reports whether its worker was hit between the beginning of a call and
@@ -97,15 +111,15 @@ func (fs faults) struck(c *Call) bool {
 	if until, ok := fs.shaken(c); ok && until.After(last) {
 		last = until
 	}
-	return fs.any(c.Began.Add(-linger), last, func(f Fault) (time.Duration, bool) { return reconnect, f.ofWorker(c.Worker) })
+	return fs.any(c.Began.Add(-linger), last, reconnect, func(s strike) bool { return s.workers[c.Worker] })
 }
 
 // shaken reports whether the servers were hit in that time, and until when what
 // they know of the call may be behind: its job may have been given to another
 // worker before the record was written.
 func (fs faults) shaken(c *Call) (until time.Time, ok bool) {
-	for _, f := range fs.all {
-		if f.ofServers(fs.workers) && f.overlaps(c.Began.Add(-linger), c.end().Add(linger), settle) {
+	for _, f := range fs {
+		if f.servers && f.overlaps(c.Began.Add(-linger), c.end().Add(linger), settle) {
 			ok = true
 			if over := f.At.Add(f.For + settle); over.After(until) {
 				until = over
@@ -125,9 +139,8 @@ func (fs faults) hit(c *Call) bool {
 // its calls: one each, and one more whenever a server waited in vain for a sign of
 // its worker.
 func (fs faults) repeats(calls []*Call) (n int) {
-	for _, f := range fs.all {
-		one := faults{all: []Fault{f}, workers: fs.workers}
-		if slices.ContainsFunc(calls, one.hit) {
+	for _, f := range fs {
+		if slices.ContainsFunc(calls, faults{f}.hit) {
 			n += 1 + int((f.For+settle)/ackWait)
 		}
 	}
@@ -145,37 +158,33 @@ func (fs faults) unheard(c *Call) bool {
 // cutOff reports whether the downstream, or a worker's way to it, was hit in a
 // time: calls may have come to nothing there, or arrived late.
 func (fs faults) cutOff(worker string, from, to time.Time) bool {
-	return fs.any(from, to, func(f Fault) (time.Duration, bool) { return linger, f.ofDownstream(worker) })
+	return fs.any(from, to, linger, func(s strike) bool { return s.ways[worker] })
 }
 
 // anyCutOff is the same for whichever worker made the calls.
 func (fs faults) anyCutOff(from, to time.Time) bool {
-	return fs.any(from, to, func(f Fault) (time.Duration, bool) { return linger, f.of("downstream") })
+	return fs.any(from, to, linger, func(s strike) bool { return s.of("downstream") })
 }
 
 // ended counts the faults of workers in a time: each may have ended a run.
 func (fs faults) ended(from, to time.Time) (n int) {
-	for _, f := range fs.all {
-		if f.overlaps(from, to, reconnect) && fs.someWorker(f) {
+	for _, f := range fs {
+		if f.someWorker && f.overlaps(from, to, reconnect) {
 			n++
 		}
 	}
 	return n
 }
 
-func (fs faults) someWorker(f Fault) bool {
-	return !f.skews() && !f.of("downstream") && (f.of("worker") || slices.ContainsFunc(fs.workers, f.ofWorker))
-}
-
-// servers reports whether servers were hit in a time.
-func (fs faults) servers(from, to time.Time) bool {
-	return fs.any(from, to, func(f Fault) (time.Duration, bool) { return settle, f.ofServers(fs.workers) })
+// away reports whether servers were hit in a time.
+func (fs faults) away(from, to time.Time) bool {
+	return fs.any(from, to, settle, func(s strike) bool { return s.servers })
 }
 
 // skew is how far a worker's clock is ahead.
 func (fs faults) skew(worker string) (ahead time.Duration) {
-	for _, f := range fs.all {
-		if f.skews() && f.ofWorker(worker) {
+	for _, f := range fs {
+		if f.skews() && f.workers[worker] {
 			ahead = f.For
 		}
 	}
