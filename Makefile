@@ -3,18 +3,20 @@
 
 GO ?= go
 FUZZTIME ?= 5s
-SEEDS ?= 1000
+FOR ?= 60s
+PARALLEL ?= 1
 RACE := $(shell command -v `$(GO) env CC | cut -d' ' -f1` >/dev/null 2>&1 && echo -race)
 
-.PHONY: help run build check test fuzz sim
+.PHONY: help run build check test fuzz sim chaos
 
 help:
 	@echo 'make run    the demo: everything in one process, with a provider that fails'
 	@echo 'make build  a static binary, bin/mulligan'
 	@echo 'make check  what must be true of the source before the tests run'
 	@echo 'make test   all tests'
-	@echo 'make sim    $(SEEDS) drawn lives of many jobs, in virtual time; SEED=n repeats one'
+	@echo 'make sim    SEEDS (1000) drawn lives of many jobs, in virtual time; SEED=n repeats one'
 	@echo 'make fuzz   each fuzz target for $(FUZZTIME)'
+	@echo 'make chaos  the whole on a cluster that is wrecked for $(FOR): SEEDS (1) runs from SEED on, PARALLEL at once (Linux, root)'
 
 run:
 	$(GO) run ./cmd/mulligan serve --demo
@@ -36,7 +38,7 @@ test:
 
 # With SEED it repeats the one that a failure named.
 sim:
-	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 6h ./integration/sim -run '^TestSimulation$$' -rapid.nofailfile $(if $(SEED),-rapid.seed=$(SEED) -rapid.checks=1,-rapid.checks=$(SEEDS))
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 6h ./integration/sim -run '^TestSimulation$$' -rapid.nofailfile $(if $(SEED),-rapid.seed=$(SEED) -rapid.checks=1,-rapid.checks=$(or $(SEEDS),1000))
 
 # go test fuzzes one target of one package at a time.
 fuzz:
@@ -46,3 +48,6 @@ fuzz:
 		echo "$$dir $$target"; \
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
 	done
+
+chaos:
+	$(GO) run ./integration/chaos $(if $(SEED),-seed $(SEED)) -seeds $(or $(SEEDS),1) -for $(FOR) -parallel $(PARALLEL)

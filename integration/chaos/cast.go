@@ -1,0 +1,132 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/mulligan-queue/mulligan/integration/chaos/witness"
+)
+
+const (
+	refusing       = "refuse" // the command of a downstream that does
+	publishRate    = 15       // jobs a second of each publisher
+	downstreamPort = ":8080"
+)
+
+// cast says what runs in each place.
+func (r *rig) cast() error {
+	for _, name := range places() {
+		r.processes[name] = &process{name: name, dir: r.Dir, told: func(what string) { r.note("%s", what) }}
+	}
+	for _, name := range servers() {
+		file := filepath.Join(r.Dir, name+".conf")
+		if err := os.WriteFile(file, []byte(serverConfig(r.Dir, name)), 0o600); err != nil {
+			return err
+		}
+		r.processes[name].args = []string{r.program(programNATS), "-c", file}
+	}
+	for _, name := range workers() {
+		for version := 1; version <= 2; version++ {
+			text := "topology: {replicas: 3}\n" + witness.WorkerConfig(r.Seed, name, "http://"+address(downstream)+downstreamPort, version)
+			if err := os.WriteFile(r.configFile(name, version), []byte(text), 0o600); err != nil {
+				return err
+			}
+		}
+		r.processes[name].args = r.worker(name, 1)
+	}
+	for _, name := range schedulers() {
+		r.processes[name].args = r.mulligan(name, "scheduler", "--config", r.configFile(workers()[0], 1))
+	}
+	for name, skew := range r.skews {
+		r.processes[name].env = []string{skewVariable + "=" + strconv.FormatInt(int64(skew), 10)}
+	}
+	return r.castRoles()
+}
+
+// castRoles has those who stand around the product: this program's own roles.
+func (r *rig) castRoles() error {
+	roles := map[string]any{
+		downstream: witness.DownstreamConfig{Seed: r.Seed, Listen: downstreamPort, Log: r.logFile(downstream)},
+		operator:   witness.OperatorConfig{Seed: r.Seed, Servers: serverURLs(), Program: r.program(programMulligan), Log: r.logFile(operator)},
+	}
+	for _, name := range publishers() {
+		roles[name] = witness.PublisherConfig{Seed: r.Seed, Name: name, Servers: serverURLs(), Rate: publishRate, Log: r.logFile(name)}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(r.Dir, saidDir), 0o755); err != nil {
+		return err
+	}
+	for name, cfg := range roles {
+		file := filepath.Join(r.Dir, name+".json")
+		if err := writeJSON(file, cfg); err != nil {
+			return err
+		}
+		r.processes[name].args = []string{self, strings.TrimRight(name, "0123456789"), "-config", file}
+	}
+	return nil
+}
+
+func (r *rig) worker(name string, version int) []string {
+	return r.mulligan(name, "worker", "--config", r.configFile(name, version))
+}
+
+// mulligan is how a worker or scheduler runs, its clock being as wrong as it is
+// drawn.
+func (r *rig) mulligan(name string, args ...string) []string {
+	program := programMulligan
+	if r.skews[name] != 0 {
+		program = programSkewed
+	}
+	return append([]string{r.program(program)}, append(args, "--server", serverURL(), "--log-format", "json")...)
+}
+
+// command runs mulligan to its end, where operators are.
+func (r *rig) command(ctx context.Context, args ...string) ([]byte, error) {
+	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", operator, r.program(programMulligan)}, args...)...).CombinedOutput()
+}
+
+func (r *rig) program(name string) string { return filepath.Join(r.Bin, name) }
+func (r *rig) logFile(name string) string { return filepath.Join(r.Dir, saidDir, name+".jsonl") }
+
+func (r *rig) configFile(worker string, version int) string {
+	return filepath.Join(r.Dir, fmt.Sprintf("%s-v%d.yaml", worker, version))
+}
+
+// outage takes the downstream away for a while, or puts one in its place that
+// refuses everything.
+func (r *rig) outage(ctx context.Context, f fault) error {
+	if f.With == "gone" {
+		return r.down(ctx, f, syscall.SIGKILL)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	p := r.processes[downstream]
+	usual := p.args
+	ended := p.become([]string{self, refusing}, syscall.SIGKILL)
+	wait(ctx, f.For)
+	return errors.Join(ended, p.become(usual, syscall.SIGKILL))
+}
+
+// refuse is a downstream that answers 503 to everything.
+func refuse(ctx context.Context) error {
+	s := http.Server{Addr: downstreamPort, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})}
+	context.AfterFunc(ctx, func() { _ = s.Close() })
+	return s.ListenAndServe()
+}

@@ -1,0 +1,208 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func serverURLs() (urls []string) {
+	for _, name := range servers() {
+		urls = append(urls, "nats://"+address(name)+":4222")
+	}
+	return urls
+}
+
+// serverURL has all servers, as clients take them.
+func serverURL() string { return strings.Join(serverURLs(), ",") }
+
+// streams are those that can be told to change their leader; consumers of ours
+// are on the first two.
+func streams() []string {
+	return []string{"MULLIGAN_JOBS", "MULLIGAN_RETRIES", "MULLIGAN_DEAD", "KV_mulligan_ledger", "KV_mulligan_budget", "KV_mulligan_kinds"}
+}
+
+const adminPassword = "of the sandbox"
+
+// serverConfig is the configuration file of one of three servers. Clients that
+// say nothing are in the account of the jobs.
+func serverConfig(dir, name string) string {
+	var routes []string
+	for _, other := range servers() {
+		routes = append(routes, "nats-route://"+address(other)+":6222")
+	}
+	return fmt.Sprintf(`
+server_name: %s
+listen: "%s:4222"
+jetstream { store_dir: %q, max_file_store: 4GB, max_memory_store: 64MB }
+cluster { name: chaos, listen: "%s:6222", routes: [%s] }
+accounts {
+  SYS: { users: [{user: admin, password: %q}] }
+  JOBS: { jetstream: enabled, users: [{user: jobs, password: jobs}] }
+}
+system_account: SYS
+no_auth_user: jobs
+`, name, address(name), storeOf(dir, name), address(name), strings.Join(routes, ", "), adminPassword)
+}
+
+// A cluster is how the rig reaches the servers.
+type cluster struct {
+	nc, admin *nats.Conn
+	js        jetstream.JetStream
+}
+
+// connect reaches the servers that run; it waits for the first.
+func connect() (cluster, error) {
+	options := []nats.Option{nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.PingInterval(5 * time.Second),
+		nats.ReconnectWait(200 * time.Millisecond), nats.Name("chaos")}
+	var (
+		c   cluster
+		err error
+	)
+	if c.nc, err = nats.Connect(serverURL(), options...); err != nil {
+		return c, err
+	}
+	if c.admin, err = nats.Connect(serverURL(), append(options, nats.UserInfo("admin", adminPassword))...); err != nil {
+		return c, err
+	}
+	c.js, err = jetstream.New(c.nc)
+	return c, err
+}
+
+func (c cluster) close() {
+	c.nc.Close()
+	c.admin.Close()
+}
+
+// ask calls the API of JetStream.
+func (c cluster) ask(ctx context.Context, nc *nats.Conn, subject string, body any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	m, err := nc.RequestWithContext(ctx, "$JS.API."+subject, b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", subject, err)
+	}
+	var answer struct {
+		Error *struct {
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return fmt.Errorf("%s: %w", subject, err)
+	}
+	if answer.Error != nil {
+		return fmt.Errorf("%s: %s", subject, answer.Error.Description)
+	}
+	return nil
+}
+
+// stepDown makes the leader of the fault's target give way.
+func (c cluster) stepDown(ctx context.Context, f fault) error {
+	switch f.Target {
+	case "meta":
+		return c.ask(ctx, c.admin, "META.LEADER.STEPDOWN", struct{}{})
+	case "stream":
+		return c.ask(ctx, c.nc, "STREAM.LEADER.STEPDOWN."+f.With, struct{}{})
+	}
+	cfg, err := c.consumer(ctx, f)
+	if err != nil {
+		return err
+	}
+	return c.ask(ctx, c.nc, "CONSUMER.LEADER.STEPDOWN."+f.With+"."+cfg.Durable, struct{}{})
+}
+
+// consumer is the one that a fault means by its place.
+func (c cluster) consumer(ctx context.Context, f fault) (jetstream.ConsumerConfig, error) {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	var place int
+	if _, err := fmt.Sscanf(f.Target, "consumer %d", &place); err != nil {
+		return jetstream.ConsumerConfig{}, err
+	}
+	s, err := c.js.Stream(ctx, f.With)
+	if err != nil {
+		return jetstream.ConsumerConfig{}, err
+	}
+	list := s.ListConsumers(ctx)
+	var all []jetstream.ConsumerConfig
+	for info := range list.Info() {
+		all = append(all, info.Config)
+	}
+	if err := list.Err(); err != nil {
+		return jetstream.ConsumerConfig{}, err
+	}
+	if len(all) == 0 {
+		return jetstream.ConsumerConfig{}, errors.New("there is no consumer on " + f.With)
+	}
+	slices.SortFunc(all, func(a, b jetstream.ConsumerConfig) int { return strings.Compare(a.Durable, b.Durable) })
+	return all[place%len(all)], nil
+}
+
+// recreate deletes a consumer and creates it again as it was, as an operator
+// might who believes that it is stuck. What was deleted is created in any case.
+func (c cluster) recreate(ctx context.Context, f fault) (name string, err error) {
+	cfg, err := c.consumer(ctx, f)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	// A deletion whose answer is lost may have happened.
+	deleted := c.js.DeleteConsumer(ctx, f.With, cfg.Durable)
+	for {
+		_, err := c.js.CreateOrUpdateConsumer(ctx, f.With, cfg)
+		if err == nil || ctx.Err() != nil {
+			return cfg.Durable, errors.Join(deleted, err)
+		}
+		wait(ctx, 200*time.Millisecond)
+	}
+}
+
+// resetConsumer makes a consumer begin again at its first message that is not
+// acknowledged.
+func (c cluster) resetConsumer(ctx context.Context, f fault) (name string, err error) {
+	cfg, err := c.consumer(ctx, f)
+	if err != nil {
+		return "", err
+	}
+	return cfg.Durable, c.ask(ctx, c.nc, "CONSUMER.RESET."+f.With+"."+cfg.Durable, struct{}{})
+}
+
+// fill takes all that is free on the small disk.
+func fill(dir string) error {
+	f, err := os.Create(ballast(dir))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // it is full, or the error below says why not
+	chunk := make([]byte, 64<<10)
+	for len(chunk) > 0 {
+		_, err := f.Write(chunk)
+		if errors.Is(err, syscall.ENOSPC) {
+			chunk = chunk[:len(chunk)/2]
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ballast(dir string) string { return filepath.Join(storeOf(dir, smallDisk), "ballast") }

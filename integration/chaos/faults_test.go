@@ -1,0 +1,119 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What a seed draws stays what it is, so that a run that was reported can be
+// repeated. Whoever changes what is drawn changes this, and knows that older
+// seeds mean something else.
+func TestASeedDrawsTheSameFaultsForEver(t *testing.T) {
+	t.Parallel()
+	var got []string
+	for _, f := range draw(plan{Seed: 7, For: time.Minute}) {
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%v %v for %v", f.At, strings.Join(strings.Fields(f.String()), " "), f.For)))
+	}
+	want := []string{
+		"11.8s freeze worker3 for 39.7s",
+		"17.5s reset links nats1 for 0s",
+		"21.8s cut other way nats1 nats2 for 13.4s",
+		"25.9s kill nats2 for 1.4s",
+		"27.3s step down stream MULLIGAN_RETRIES for 0s",
+		"33.3s cut one way worker3 downstream for 13.6s",
+		"33.6s kill publisher3 for 4.9s",
+		"37.8s kill nats3 for 0s",
+		"37.8s kill worker1 for 6.7s",
+		"46.6s step down consumer 5 MULLIGAN_JOBS for 0s",
+		"47.2s terminate worker1 for 0s",
+		"48.7s freeze downstream for 7.4s",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("seed 7 draws\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestDrawnFaultsAreWithinTheRunAndDoNotUndoEachOther(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(500) {
+		p := plan{Seed: seed, For: time.Minute}
+		all := draw(p)
+		if len(all) < 8 || len(all) > 14 {
+			t.Errorf("seed %d draws %d faults, want 8 to 14", seed, len(all))
+		}
+		for i, f := range all {
+			if f.At < 2*time.Second || f.At+f.For > p.For {
+				t.Errorf("seed %d: %v at %v for %v is not within the run", seed, f, f.At, f.For)
+			}
+			for _, g := range all[:i] {
+				if f.clashes(g) {
+					t.Errorf("seed %d: %v at %v clashes with %v at %v", seed, f, f.At, g, g.At)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryKindOfFaultIsDrawnAndNamedOnce(t *testing.T) {
+	t.Parallel()
+	drawn := map[string]bool{}
+	for seed := range uint64(200) {
+		for _, f := range draw(plan{Seed: seed, For: time.Minute}) {
+			drawn[f.What] = true
+		}
+	}
+	var names []string
+	for _, d := range drafts() {
+		names = append(names, d.what)
+		if !drawn[d.what] {
+			t.Errorf("%q was never drawn", d.what)
+		}
+	}
+	slices.Sort(names)
+	if once := slices.Compact(slices.Clone(names)); len(once) != len(names) {
+		t.Errorf("kinds of faults %q: a name comes twice", names)
+	}
+}
+
+func TestOnlyTheKindsThatWereAskedForAreDrawn(t *testing.T) {
+	t.Parallel()
+	p := plan{Seed: 1, For: time.Minute, Only: []string{"kill", "disk full"}}
+	for _, f := range draw(p) {
+		if !slices.Contains(p.Only, f.What) {
+			t.Errorf("with only %q, %v was drawn", p.Only, f)
+		}
+	}
+	p.Only = append(p.Only, "earthquake")
+	if err := p.check(); err == nil || !strings.Contains(err.Error(), `"earthquake"`) {
+		t.Errorf("a kind that there is none of: got %v, want an error that names it", err)
+	}
+}
+
+func TestClocksAreWrongByLittleOrByHalfAMinute(t *testing.T) {
+	t.Parallel()
+	far := 0
+	for seed := range uint64(200) {
+		for name, wrong := range skews(seed) {
+			switch wrong.Abs() {
+			case 30 * time.Second:
+				far++
+				continue
+			}
+			if wrong.Abs() > 2*time.Second {
+				t.Errorf("seed %d: the clock of %s is wrong by %v", seed, name, wrong)
+			}
+		}
+		if !reflect.DeepEqual(skews(seed), skews(seed)) {
+			t.Errorf("seed %d draws other clocks the second time", seed)
+		}
+	}
+	if far < 100 || far > 400 {
+		t.Errorf("%d of 1000 clocks are wrong by half a minute, want about 250", far)
+	}
+}

@@ -1,0 +1,153 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	grace   = 45 * time.Second // a worker finishes the jobs in hand
+	restart = time.Second      // before what ended by itself is started again
+)
+
+// A process is kept running in the place of its name: what ends by itself is
+// started again. It is safe for concurrent use.
+type process struct {
+	name string
+	dir  string // of its output
+	// told is called with what it did by itself.
+	told func(what string)
+
+	mu     sync.Mutex
+	args   []string // the program and its arguments
+	env    []string
+	wanted bool
+	cmd    *exec.Cmd
+	ended  chan struct{}
+}
+
+// start runs the process; one that runs goes on.
+func (p *process) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wanted = true
+	return p.startLocked()
+}
+
+func (p *process) startLocked() error {
+	if p.ended != nil {
+		return nil
+	}
+	out, err := os.OpenFile(filepath.Join(p.dir, p.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = out.Close() }() // the process has its own
+	// ip becomes the program, so that its pid is the program's.
+	cmd := exec.Command("ip", append([]string{"netns", "exec", p.name}, p.args...)...)
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.Dir = append(environ(), p.env...), out, out, p.dir
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	p.cmd, p.ended = cmd, make(chan struct{})
+	go p.watch(cmd, p.ended)
+	return nil
+}
+
+// watch waits for the process to end.
+func (p *process) watch(cmd *exec.Cmd, ended chan struct{}) {
+	err := cmd.Wait()
+	p.mu.Lock()
+	p.ended = nil
+	unasked := p.wanted
+	p.mu.Unlock()
+	close(ended)
+	if !unasked {
+		return
+	}
+	p.told(fmt.Sprintf("%s ended by itself: %v", p.name, err))
+	time.Sleep(restart)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wanted {
+		if err := p.startLocked(); err != nil {
+			p.told(err.Error())
+		}
+	}
+}
+
+// end sends a signal, and returns when the process has ended and how; it is
+// not started again.
+func (p *process) end(s syscall.Signal) error {
+	p.mu.Lock()
+	p.wanted = false
+	cmd, ended := p.cmd, p.ended
+	p.mu.Unlock()
+	if ended == nil {
+		return nil
+	}
+	_ = cmd.Process.Signal(s) // it may have ended
+	select {
+	case <-ended:
+	case <-time.After(grace):
+		// Its log then says where its goroutines are.
+		_ = cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-ended:
+		case <-time.After(5 * time.Second):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+		return fmt.Errorf("%s still ran %v after %v", p.name, grace, s)
+	}
+	if s == syscall.SIGKILL || cmd.ProcessState.Success() {
+		return nil
+	}
+	return fmt.Errorf("%s, asked to end: %v", p.name, cmd.ProcessState)
+}
+
+// signal sends a signal to the process, if it runs.
+func (p *process) signal(s syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended != nil {
+		_ = p.cmd.Process.Signal(s)
+	}
+}
+
+// become ends the process by a signal and runs something else in its place.
+func (p *process) become(args []string, s syscall.Signal) error {
+	ended := p.end(s)
+	p.mu.Lock()
+	p.args = args
+	p.mu.Unlock()
+	return errors.Join(ended, p.start())
+}
+
+// environ is our environment without settings of the product.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "MULLIGAN_") || strings.HasPrefix(v, "NATS_")
+	})
+}
+
+// wait returns when ctx is done or d has gone by.
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
