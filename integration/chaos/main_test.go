@@ -1,0 +1,12 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"testing"
+
+	"github.com/mulligan-queue/mulligan/internal/natstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(natstest.Main(m)) }
