@@ -36,7 +36,7 @@ func (c *checker) numbers(s *story) {
 	for i, next := range s.calls[1:] {
 		call := s.calls[i]
 		if call.Ended.IsZero() || next.Began.Before(call.Ended) || call.succeeded() || c.faults.struck(call) || s.reopened(call.Began, next.Began) ||
-			c.faults.late(call) || c.faults.late(next) {
+			c.faults.late(call) || c.faults.late(next) || c.faults.thawed(next) {
 			continue
 		}
 		until, shaken := c.faults.shaken(call)

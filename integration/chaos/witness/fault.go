@@ -11,8 +11,8 @@ import (
 type Fault struct {
 	At  time.Time     `json:"at"`
 	For time.Duration `json:"for_ns"` // until it was healed, or the process began again
-	// What is for people, but for a skew: then For is how far the clock of the
-	// target is ahead, over the whole run.
+	// What is for people, but for a freeze, and for a skew: then For is how far the
+	// clock of the target is ahead, over the whole run.
 	What string `json:"what"`
 	// Target names processes by what they are: worker, scheduler, downstream,
 	// publisher, operator. A worker's name is the one in its config file. Anything
@@ -203,3 +203,9 @@ func (c *Call) end() time.Time {
 // late reports whether a call may have arrived long after it was sent, as the way
 // to the downstream was silent.
 func (fs faults) late(c *Call) bool { return fs.cutOff(c.Worker, c.Began.Add(-linger), c.Began) }
+
+// thawed reports whether a call was made by a worker that had just been let go on:
+// with what it had in hand since before.
+func (fs faults) thawed(c *Call) bool {
+	return fs.any(c.Began.Add(-linger), c.Began, linger, func(s strike) bool { return s.What == "freeze" && s.workers[c.Worker] })
+}
