@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// near is how far this machine's clock may be from the server's, besides what
-// the measurement leaves open, without being put right.
+// near is by how much a machine's clock may be off without being called so.
 const near = 100 * time.Millisecond
 
-// A Clock is the server's, as far as this process knows. Once it has been set it
-// goes on by the monotonic time of the machine: whoever sets that machine's clock
-// does not move it. The zero Clock is the machine's. It is safe for concurrent use.
+// A Clock is the latest that the server's clock can show, as far as this process
+// knows: what is planned by it never comes early. Once it has been set it goes on
+// by the monotonic time of the machine: whoever sets that machine's clock does not
+// move it. The zero Clock is the machine's. It is safe for concurrent use.
 type Clock struct {
 	mu    sync.Mutex
 	at    time.Time // of the machine
@@ -45,21 +45,18 @@ type Sample struct {
 	Server          time.Time
 }
 
-// Set puts the clock right by a sample, if that shows it to be wrong, and returns
-// by how much the machine's clock is then ahead of the server's: zero if they agree.
+// Set puts the clock right by a sample, if that shows it to be wrong or is more
+// exact. It returns by how much the machine's clock is ahead of the server's: zero
+// if they agree.
 func (c *Clock) Set(s Sample) (ahead time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	trip := s.Answered.Sub(s.Asked)
-	agree := trip/2 + near
-	middle := s.Server.Round(0).Add(trip / 2)
-	if c.at.IsZero() { // from here on it is not the machine's any more, which may be set
-		c.at, c.there = s.Answered, s.Answered.Round(0)
+	least, trip := s.Server.Round(0), s.Answered.Sub(s.Asked)
+	most := least.Add(trip)
+	if now := c.then(s.Answered); c.at.IsZero() || now.Before(least) || now.After(most) {
+		c.at, c.there = s.Answered, most
 	}
-	if off := c.then(s.Answered).Sub(middle); off.Abs() > agree {
-		c.at, c.there = s.Answered, middle
-	}
-	if ahead = s.Answered.Round(0).Sub(c.then(s.Answered)); ahead.Abs() <= agree {
+	if ahead = s.Answered.Round(0).Sub(c.then(s.Answered)); ahead.Abs() <= trip+near {
 		return 0
 	}
 	return ahead

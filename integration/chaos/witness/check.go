@@ -32,9 +32,6 @@ type Report struct {
 	Retries   int                     `json:"retries"` // calls but the first of an attempt count
 	Effects   int                     `json:"effects"` // of keyed and once kinds
 	Hints     int                     `json:"hints"`   // that a retry followed
-	// EarlyBySkew are hints that were not kept by a worker whose clock is behind,
-	// by no more than that.
-	EarlyBySkew int `json:"early_by_skew"`
 	// Excused are calls that a fault of their worker or of the servers has hit: less
 	// is asked of them.
 	Excused int            `json:"excused"`
@@ -140,8 +137,8 @@ func (r Report) String() string {
 	fmt.Fprintf(&b, "keys %d tried, %d acked; %d messages sent, %d refused\n", r.Tried, r.Acked, r.Sent, r.Refused)
 	fmt.Fprintf(&b, "ended %d done (%d recovered) and %d pure ones at once; dead%s; %d discarded, %d replayed, %d resolved\n",
 		r.Done, r.Recovered, r.Finished, listed(r.Dead), r.Discarded, r.Replayed, r.Resolved)
-	fmt.Fprintf(&b, "calls %d, of which %d retries and %d excused by faults; %d effects; %d hints, %d of them early by a clock that is behind\n",
-		r.Calls, r.Retries, r.Excused, r.Effects, r.Hints, r.EarlyBySkew)
+	fmt.Fprintf(&b, "calls %d, of which %d retries and %d excused by faults; %d effects; %d hints\n",
+		r.Calls, r.Retries, r.Excused, r.Effects, r.Hints)
 	fmt.Fprintf(&b, "budget used %.0f %% at most\nfaults%s\n", 100*r.Budget, listed(r.Faults))
 	if len(r.Violations) == 0 {
 		fmt.Fprintln(&b, "no violation")

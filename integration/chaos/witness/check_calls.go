@@ -78,8 +78,7 @@ func (c *checker) deadline(s *story) {
 		}
 	}
 	for _, call := range s.calls {
-		behind := max(-c.faults.skew(call.Worker), 0)
-		if late := call.Began.Sub(latest); late > onTheWay+behind && !c.inHand(call, latest) {
+		if late := call.Began.Sub(latest); late > onTheWay && !c.inHand(call, latest) {
 			c.violate("I3", s.key, "no call after the deadline "+clock(latest), fmt.Sprintf("call %d by %s, %v later", call.Nth, call.Worker, late.Round(time.Millisecond)))
 		}
 	}
@@ -126,14 +125,7 @@ func (c *checker) hints(s *story) {
 func (c *checker) hinted(s *story, call, next *Call) {
 	c.Hints++
 	wait := next.Began.Sub(call.Ended)
-	early := call.Answer.Hint - wait
-	switch behind := max(-c.faults.skew(call.Worker), 0); {
-	case early <= 0:
-	case early <= behind:
-		// A retry that is parked is due at a time by the worker's clock, and comes back
-		// by the server's: one that is behind brings it back too early.
-		c.EarlyBySkew++
-	default:
+	if wait < call.Answer.Hint {
 		c.violate("I5", s.key, fmt.Sprintf("no call within %v of the answer at %s", call.Answer.Hint, clock(call.Ended)),
 			fmt.Sprintf("call %d by %s after %v", next.Nth, next.Worker, wait.Round(time.Millisecond)))
 	}

@@ -181,16 +181,6 @@ func (fs faults) away(from, to time.Time) bool {
 	return fs.any(from, to, settle, func(s strike) bool { return s.servers })
 }
 
-// skew is how far a worker's clock is ahead.
-func (fs faults) skew(worker string) (ahead time.Duration) {
-	for _, f := range fs {
-		if f.skews() && f.workers[worker] {
-			ahead = f.For
-		}
-	}
-	return ahead
-}
-
 // end is when the downstream was through with the call; of one that was killed
 // nobody knows, and the caller's patience is what is known.
 func (c *Call) end() time.Time {
