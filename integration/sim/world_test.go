@@ -208,7 +208,7 @@ func (w *world) settle(t *testing.T) (stuck string) {
 }
 
 func (w *world) tell(t *testing.T, stuck string) *story {
-	s := &story{scenario: w.scenario, tape: &w.tape, stuck: stuck, records: w.env.Records(t), revisions: w.watch.end()}
+	s := &story{scenario: w.scenario, tape: &w.tape, stuck: stuck, over: time.Now(), records: w.env.Records(t), revisions: w.watch.end()}
 	letters, err := (&scheduler.Scheduler{Conn: w.env.Conn}).Letters(t.Context(), scheduler.Query{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
