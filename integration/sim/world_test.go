@@ -37,6 +37,7 @@ const patience = 30 * time.Minute // until everything that is left has ended
 
 // live lives a scenario through, in a bubble of its own.
 func live(t *testing.T, s scenario) *story {
+	natstest.Present()
 	w := &world{scenario: s, env: natstest.InBubble(t), tape: tape{effects: map[string]int{}, began: time.Now()}}
 	w.env.Conn.SetErrorHandler(nil) // that it was away is no news
 	w.env.Provision(t, mulligan.Topology{})
