@@ -57,12 +57,12 @@ func (s *story) nothingStays(say blame) {
 		}
 		succeeded := s.keyNamed(key).Effect == mulligan.Pure && slices.ContainsFunc(s.of(key), (*run).succeeded)
 		switch {
-		case r.State == mulligan.Done && own != nil && !s.faulty(s.began, time.Now()):
+		case r.State == mulligan.Done && own != nil && !s.faulty(s.began, s.over):
 			say("I6 (a done key has no letter)", "%s: %s", key, s.show(key))
 		case r.State == mulligan.Done || succeeded:
 		case own == nil:
 			say("I1 (nothing waits in vain)", "%s has neither message nor letter: %s", key, s.show(key))
-		case r.State != mulligan.Dead && !s.faulty(s.began, time.Now()):
+		case r.State != mulligan.Dead && !s.faulty(s.began, s.over):
 			say("I6 (a letter's key is dead)", "%s: %s", key, s.show(key))
 		case r.State == mulligan.Dead && r.Reason != own.Reason:
 			say("I6 (record and letter agree)", "%s has a letter for %s: %s", key, own.Reason, s.show(key))
@@ -82,7 +82,7 @@ func (s *story) effectsAreFew(say blame) {
 			if n > 1 {
 				say("I2 (one effect)", "%d effects under %s: %s", n, down, s.show(key))
 			}
-			byHand := slices.ContainsFunc(s.deedsOf(key, time.Now()), func(d deed) bool { return strings.HasSuffix(d.verb, "done") })
+			byHand := slices.ContainsFunc(s.deedsOf(key, s.over), func(d deed) bool { return strings.HasSuffix(d.verb, "done") })
 			if r != nil && r.State == mulligan.Done && n == 0 && !byHand {
 				say("I2 (done is done)", "no effect under %s, and its record says done: %s", down, s.show(key))
 			}

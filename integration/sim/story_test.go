@@ -16,6 +16,7 @@ type story struct {
 	scenario
 	*tape
 	stuck     string // what was left, if it did not come to an end
+	over      time.Time
 	records   map[string]*mulligan.Record
 	revisions []revision
 	letters   []mulligan.Letter

@@ -37,6 +37,7 @@ const patience = 30 * time.Minute // until everything that is left has ended
 
 // live lives a scenario through, in a bubble of its own.
 func live(t *testing.T, s scenario) *story {
+	natstest.Present()
 	w := &world{scenario: s, env: natstest.InBubble(t), tape: tape{effects: map[string]int{}, began: time.Now()}}
 	w.env.Conn.SetErrorHandler(nil) // that it was away is no news
 	w.env.Provision(t, mulligan.Topology{})
@@ -208,7 +209,7 @@ func (w *world) settle(t *testing.T) (stuck string) {
 }
 
 func (w *world) tell(t *testing.T, stuck string) *story {
-	s := &story{scenario: w.scenario, tape: &w.tape, stuck: stuck, records: w.env.Records(t), revisions: w.watch.end()}
+	s := &story{scenario: w.scenario, tape: &w.tape, stuck: stuck, over: time.Now(), records: w.env.Records(t), revisions: w.watch.end()}
 	letters, err := (&scheduler.Scheduler{Conn: w.env.Conn}).Letters(t.Context(), scheduler.Query{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)

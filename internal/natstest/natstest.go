@@ -63,22 +63,25 @@ func ServerWith(t testing.TB, o Options) *Env {
 }
 
 // InBubble is Server for a test inside testing/synctest: nothing listens, and
-// the server lives in the bubble's time, which it sets to the present. The
-// package's TestMain must call Main, and such a test must not run in parallel
-// with others.
+// the server lives in the bubble's time. The package's TestMain must call Main,
+// and such a test must not run in parallel with others.
 func InBubble(t testing.TB) *Env {
 	t.Helper()
-	// The server tells the age of what it stores by its clock of access times,
-	// which is outside: a stream with a maximum age that is changed would lose
-	// everything that is of the year 2000.
-	present := time.Unix(0, ats.AccessTime()).Truncate(time.Hour).Add(time.Hour)
-	time.Sleep(time.Until(present))
 	t.Cleanup(func() {
 		synctest.Wait()
 		emptyPools()
 	})
 	emptyPools()
 	return run(t, server.Options{DontListen: true})
+}
+
+// Present sets the clock of a bubble to the present; call it before InBubble.
+// The server tells the age of what it stores by its clock of access times, which
+// is outside. In a bubble that begins in the year 2000 a stream with a maximum
+// age loses all that it holds as soon as it is changed; in one that begins now
+// nothing gets too old, however long the bubble lives.
+func Present() {
+	time.Sleep(time.Until(time.Unix(0, ats.AccessTime()).Truncate(time.Hour).Add(time.Hour)))
 }
 
 // emptyPools drops what the NATS client keeps in a sync.Pool for the whole
