@@ -35,8 +35,7 @@ func (c *checker) numbers(s *story) {
 	}
 	for i, next := range s.calls[1:] {
 		call := s.calls[i]
-		if call.Ended.IsZero() || next.Began.Before(call.Ended) || call.succeeded() || c.faults.struck(call) || s.reopened(call.Began, next.Began) ||
-			c.faults.late(call) || c.faults.late(next) || c.faults.thawed(next) {
+		if call.Ended.IsZero() || next.Began.Before(call.Ended) || call.succeeded() || c.faults.struck(call) || s.reopened(call.Began, next.Began) {
 			continue
 		}
 		until, shaken := c.faults.shaken(call)
@@ -44,6 +43,8 @@ func (c *checker) numbers(s *story) {
 		case more == 1:
 		case more > 1 && (shaken || c.faults.anyCutOff(call.Ended, next.Began)): // others were counted, or did not arrive
 		case more == 0 && shaken && !next.Began.After(until): // begun before the failure was recorded
+		case more < 0 && c.faults.late(next): // sent before
+		case more <= 0 && c.faults.thawed(next): // in hand since before
 		default:
 			c.violate("I3", s.key, fmt.Sprintf("attempt %d after attempt %d, which failed at %s", call.Attempt+1, call.Attempt, clock(call.Ended)),
 				fmt.Sprintf("attempt %d by %s at %s", next.Attempt, next.Worker, clock(next.Began)))
