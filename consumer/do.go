@@ -75,7 +75,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 // runsAtOnce reports whether the message needs no look at the record: a pure
 // job just published. Whatever else there is of its key, running is harmless.
 func (d *delivery) runsAtOnce(e mulligan.Effect, now time.Time) bool {
-	return e == mulligan.Pure && d.fromJobs && !d.again && d.env.Replay == "" && !now.Before(d.notBefore) && now.Before(d.deadline)
+	return e == mulligan.Pure && d.fromJobs && !d.again && !d.old && d.env.Replay == "" && !now.Before(d.notBefore) && now.Before(d.deadline)
 }
 
 // admit asks the record of the key whether the message may run. While the

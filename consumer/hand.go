@@ -26,6 +26,8 @@ type delivery struct {
 	token  *budget.Token // of a message that was pulled as a retry
 	permit budget.Permit // of its call, once it may start
 	ahead  uint64        // messages of its consumer that wait behind it
+	nth    uint64        // among the deliveries of its consumer
+	old    bool          // it may have been delivered before, though it is not again
 
 	// Guarded by the hand.
 	taken  bool // by a slot
@@ -49,7 +51,7 @@ func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 	} else {
 		d.env, d.bad = mulligan.OpenMoved(kind, token, msg)
 	}
-	d.stored, d.ahead = meta.Timestamp, meta.NumPending
+	d.stored, d.ahead, d.nth = meta.Timestamp, meta.NumPending, meta.Sequence.Consumer
 	d.facts = facts{
 		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: fresh, deferred: s == s.lane.deferred, again: meta.NumDelivered > 1,
 		// Not the reply subject: a consumer that was made anew may give the same message the same one again.

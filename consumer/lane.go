@@ -53,12 +53,14 @@ type source struct {
 	messages *pull.Source
 	pulled   chan *delivery
 
+	reached   uint64 // deliveries of the consumer, when the worker began
 	pulls     pulls
 	mended    time.Time             // when that was last tried
 	delivered uint64                // by the consumer, when it was looked at
 	stuck     atomic.Pointer[Stuck] // nil while no jobs wait in vain
 
 	mu    sync.Mutex
+	began time.Time  // when the consumer last began anew, as far as is known
 	moved *sync.Cond // some of stock has started
 	stock int        // pulled and not begun, nor let go of by a slot
 }
@@ -81,9 +83,11 @@ func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
 	l.deferred = l.source(w.Topology.DeferredQueue(downstream))
 	l.due = l.source(w.Topology.DueQueue(downstream))
 	for _, s := range l.sources() {
-		if _, err := w.js.Consumer(ctx, s.Stream, s.Durable); err != nil {
+		c, err := w.js.Consumer(ctx, s.Stream, s.Durable)
+		if err != nil {
 			return nil, err
 		}
+		s.reached, s.began = c.CachedInfo().Delivered.Consumer, c.CachedInfo().Created
 	}
 	return l, nil
 }
@@ -191,6 +195,7 @@ func (l *lane) giveBack(d *delivery, why string) {
 // pull fetches jobs that need no token until ctx ends, but none while the
 // downstream is held.
 func (l *lane) pull(ctx context.Context, s *source) {
+	last := s.reached
 	for fails := 0; l.calls.Await(ctx, l.calls.Held) == nil; {
 		if s == l.fresh && l.w.holding.Load() {
 			_ = pause.For(ctx, holdWait)
@@ -200,7 +205,7 @@ func (l *lane) pull(ctx context.Context, s *source) {
 		if !s.await(ctx, n) {
 			return
 		}
-		fails = l.recover(ctx, s, l.fetch(ctx, s, n, func(*delivery) {}), fails)
+		fails = l.recover(ctx, s, l.fetch(ctx, s, n, func(d *delivery) { last = s.follow(d, last) }), fails)
 	}
 }
 
@@ -278,6 +283,21 @@ func (l *lane) recover(ctx context.Context, s *source, err error, fails int) int
 	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.Stream).Msg("pull; trying again")
 	_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))
 	return fails
+}
+
+// follow notes whether d may have been delivered before, though the consumer takes
+// it for new, and returns its place among the consumer's deliveries; last is that
+// of the one before it. Those of one pull after the other have ascending places,
+// unless the consumer began anew: it was made again, reset, or is led by a server
+// that had not heard of all that was delivered.
+func (s *source) follow(d *delivery, last uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.nth <= last {
+		s.began = s.lane.w.clock.Now()
+	}
+	d.old = !d.stored.After(s.began)
+	return d.nth
 }
 
 func (s *source) add() {

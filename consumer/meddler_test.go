@@ -1,6 +1,7 @@
 package consumer_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/consumer"
 )
 
 // meddler is an operator who changes the consumer of fresh jobs.
@@ -106,4 +108,49 @@ func (m meddler) ahead() {
 	m.must(err)
 	_, err = m.JS.ResumeConsumer(ctx, m.stream, m.name)
 	m.must(err)
+}
+
+// A pure job that was delivered before looks new to a consumer that begins anew.
+func TestAConsumerThatBeginsAnewCostsNoAttemptAndNoRecord(t *testing.T) {
+	for name, spoil := range map[string]func(m meddler){
+		"deleted":    meddler.remove,
+		"made again": func(m meddler) { m.remake(func(*jetstream.ConsumerConfig) {}) },
+		"reset": func(m meddler) {
+			s, err := m.JS.Stream(m.t.Context(), m.stream)
+			m.must(err)
+			_, err = s.ResetConsumer(m.t.Context(), m.name)
+			m.must(err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, pure, func(t *testing.T, f *floor) {
+				failed := make(chan struct{})
+				stop := f.work(t, &consumer.Worker{}, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+					if n := f.log.note(j.ID); n != j.Attempt {
+						t.Errorf("run %d of %s is attempt %d", n, j.ID, j.Attempt)
+					}
+					if j.ID == "fails" && j.Attempt == 1 {
+						defer close(failed)
+						return nil, mulligan.After(time.Second, errFlaky)
+					}
+					f.Ran(j.Kind, j.ID)
+					return nil, nil
+				})
+				f.publish(t, mulligan.Job{ID: "before-0"}, mulligan.Job{ID: "before-1"})
+				time.Sleep(time.Second)
+				f.publish(t, mulligan.Job{ID: "fails"})
+				<-failed
+				time.Sleep(500 * time.Millisecond)
+				if c := f.Account(t); c.Jobs != 1 {
+					t.Fatalf("got %+v, want the job among the fresh ones, to be delivered again", c)
+				}
+				spoil(f.meddler(t))
+				f.settled(t, "fails")
+				if r := f.Records(t)[mulligan.RecordKey(pure.Name, "fails")]; r == nil || r.State != mulligan.Done || r.Attempts != 2 {
+					t.Errorf("the record is %+v, want it done at the second attempt", r)
+				}
+				stop()
+			})
+		})
+	}
 }

@@ -162,7 +162,7 @@ func (w *Worker) report(d *delivery, attempt int, v verdict) {
 		reason = v.ErrorType
 	}
 	if !v.Due.IsZero() && v.Verb != spend {
-		delay = w.clock.Until(v.Due)
+		delay = max(w.clock.Until(v.Due), 0)
 	}
 	what := ""
 	switch v.Verb {
