@@ -58,13 +58,21 @@ func (l *lock) take(ctx context.Context) (err error) {
 		l.revision, err = call.Do(ctx, "lock.take", func() (uint64, error) {
 			return l.kv.Create(ctx, l.key, nil, jetstream.KeyTTL(lockHold))
 		})
-		if !errors.Is(err, jetstream.ErrKeyExists) {
+		if !taken(err) {
 			return err
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return fmt.Errorf("another process is at it: %w", err)
 		}
 	}
+}
+
+// taken reports whether another process has the lock, in all the words that there
+// are for it: of the client, of a server, and of a cluster.
+func taken(err error) bool {
+	const wrongLastSequence, inCluster = jetstream.JSErrCodeStreamWrongLastSequence, 10164
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) && (api.ErrorCode == wrongLastSequence || api.ErrorCode == inCluster)
 }
 
 // hold keeps the lock from expiring until ctx ends, or says why it could not.

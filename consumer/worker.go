@@ -24,6 +24,7 @@ import (
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/dedupe"
+	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/clock"
 	"github.com/mulligan-queue/mulligan/metrics"
 )
@@ -69,6 +70,7 @@ type Worker struct {
 const (
 	defaultGrace = 25 * time.Second
 	stopWait     = 2 * time.Second // for handlers once their context has ended
+	startWait    = time.Minute     // for servers that start beside the worker, or have no leader
 )
 
 type handled struct {
@@ -103,15 +105,11 @@ func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
 // returns nil after a clean end, and an error if it could not begin or a
 // handler would not stop.
 func (w *Worker) Run(ctx context.Context) error {
-	if err := w.prepare(ctx); err != nil {
+	err := call.Patiently(ctx, startWait, func() error { return w.prepare(ctx) }, func(err error) {
+		w.Log.Warn().Err(err).Msg("begin; trying again")
+	})
+	if err != nil {
 		return fmt.Errorf("worker: %w", err)
-	}
-	for _, d := range w.downstreams() {
-		l, err := w.lane(ctx, d)
-		if err != nil {
-			return fmt.Errorf("worker: downstream %s: %w", d, err)
-		}
-		w.lanes = append(w.lanes, l)
 	}
 	service, err := w.announce()
 	if err != nil {
@@ -234,6 +232,14 @@ func (w *Worker) prepare(ctx context.Context) error {
 	w.weigh(ctx)
 	w.hand.held = map[string]*delivery{}
 	w.suspect = make(chan struct{}, 1)
+	w.lanes = nil
+	for _, d := range w.downstreams() {
+		l, err := w.lane(ctx, d)
+		if err != nil {
+			return fmt.Errorf("downstream %s: %w", d, err)
+		}
+		w.lanes = append(w.lanes, l)
+	}
 	return nil
 }
 
@@ -244,9 +250,15 @@ func (w *Worker) provision(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
+	if api := new(jetstream.APIError); !errors.As(err, &api) {
+		err = errors.New(err.Error()) // to a user without rights a server is silent: no reason to wait for it
+	}
 	for _, d := range w.downstreams() {
 		for _, q := range w.Topology.Queues(d) {
 			c, missing := w.js.Consumer(ctx, q.Stream, q.Durable)
+			if call.Unanswered(missing) {
+				return fmt.Errorf("look for the consumer %s of downstream %s on %s: %w", q.Durable, d, q.Stream, missing)
+			}
 			if missing != nil {
 				return fmt.Errorf("no consumer %s for downstream %s on %s and no way to make one: run `mulligan provision --config FILE` with rights to do so (%w)", q.Durable, d, q.Stream, err)
 			}

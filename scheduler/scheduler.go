@@ -20,6 +20,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/dedupe"
+	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 	"github.com/mulligan-queue/mulligan/internal/pull"
 	"github.com/mulligan-queue/mulligan/metrics"
@@ -53,15 +54,16 @@ const (
 	weighEvery = 10 * time.Second
 	buryAgain  = 5 * time.Second // after a burial that could not be finished
 	replyWait  = 5 * time.Second // for one answer of the server
+	startWait  = time.Minute     // for servers that start beside the scheduler, or have no leader
 )
 
 // Run buries spent jobs until ctx ends and the burials begun are finished. It
 // returns nil then, and an error if it could not begin.
 func (s *Scheduler) Run(ctx context.Context) error {
-	if err := s.connect(ctx); err != nil {
-		return fmt.Errorf("scheduler: %w", err)
-	}
-	if err := s.ensure(ctx); err != nil {
+	err := call.Patiently(ctx, startWait, func() error { return s.begin(ctx) }, func(err error) {
+		s.Log.Warn().Err(err).Msg("begin; trying again")
+	})
+	if err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}
 	spent := pull.From(s.js, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)
@@ -111,11 +113,21 @@ func (s *Scheduler) weigh(ctx context.Context) {
 	}
 }
 
+func (s *Scheduler) begin(ctx context.Context) error {
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	return s.ensure(ctx)
+}
+
 // ensure makes the streams and the schedulers' consumer if this process may, and
 // reports whether there is that consumer.
 func (s *Scheduler) ensure(ctx context.Context) error {
 	ensured := s.Topology.Ensure(ctx, s.js)
 	_, err := s.js.Consumer(ctx, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)
+	if call.Unanswered(err) {
+		return fmt.Errorf("look for the consumer of spent jobs: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("no consumer for spent jobs: run `mulligan provision` with rights to make one: %w", errors.Join(err, ensured))
 	}

@@ -3,7 +3,9 @@ package config
 import (
 	"fmt"
 
+	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
 
@@ -12,6 +14,7 @@ import (
 const (
 	maxFile  = 1 << 20 // bytes
 	maxDepth = 20      // brackets within brackets, or lists begun on one line
+	maxNodes = 100_000 // with all aliases written out
 )
 
 // acceptable reports why a file is not read at all.
@@ -25,8 +28,6 @@ func acceptable(b []byte) error {
 			lists, line = 0, t.Position.Line
 		}
 		switch t.Type {
-		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			return fmt.Errorf("line %d: anchors, aliases and merge keys are not read; write it out", line)
 		case token.SequenceStartType, token.MappingStartType:
 			depth++
 		case token.SequenceEndType, token.MappingEndType:
@@ -38,5 +39,45 @@ func acceptable(b []byte) error {
 			return fmt.Errorf("line %d: nested deeper than %d", line, maxDepth)
 		}
 	}
+	return few(b)
+}
+
+// few reports a file that says little and, its aliases written out, means a lot.
+func few(b []byte) error {
+	file, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		return nil // whoever reads the file says what is wrong with it
+	}
+	c := &counter{anchors: map[string]int{}}
+	for _, doc := range file.Docs {
+		ast.Walk(c, doc.Body)
+	}
+	if c.nodes > maxNodes {
+		return fmt.Errorf("its aliases stand for more than %d entries", maxNodes)
+	}
 	return nil
 }
+
+// counter counts nodes; one more than maxNodes stands for all that is more.
+type counter struct {
+	nodes   int
+	anchors map[string]int // how many each stands for
+}
+
+func (c *counter) Visit(n ast.Node) ast.Visitor {
+	switch n := n.(type) {
+	case *ast.AnchorNode:
+		inner := &counter{anchors: c.anchors}
+		ast.Walk(inner, n.Value)
+		c.anchors[n.Name.GetToken().Value] = inner.nodes
+		c.add(inner.nodes)
+		return nil
+	case *ast.AliasNode:
+		c.add(c.anchors[n.Value.GetToken().Value])
+		return nil
+	}
+	c.add(1)
+	return c
+}
+
+func (c *counter) add(n int) { c.nodes = min(c.nodes+n, maxNodes+1) }

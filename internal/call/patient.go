@@ -1,0 +1,44 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Unanswered reports whether a call failed because nobody answered, or nobody can
+// just now: a server that starts, a cluster without a leader. A server that has no
+// JetStream has answered.
+func Unanswered(err error) bool {
+	const unavailable = 503
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return false
+	}
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.Code == unavailable || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrDisconnected)
+}
+
+// Patiently makes do's calls, again and again while they are [Unanswered] and for
+// no longer than within, and tells say of each time that it is to be tried again.
+// For a process that starts while its servers do.
+func Patiently(ctx context.Context, within time.Duration, do func() error, say func(err error)) error {
+	const between = time.Second
+	for began := time.Now(); ; {
+		err := do()
+		if !Unanswered(err) || ctx.Err() != nil || time.Since(began) > within {
+			return err
+		}
+		say(err)
+		t := time.NewTimer(between)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+	}
+}

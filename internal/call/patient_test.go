@@ -1,0 +1,45 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func TestWhatIsUnansweredIsTriedAgain(t *testing.T) {
+	refused := errors.New("no such thing")
+	noLeader := &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"}
+	for _, tt := range []struct {
+		name  string
+		errs  []error // then nil
+		tries int
+		err   error
+	}{
+		{"an answer is enough", nil, 1, nil},
+		{"a refusal is an answer", []error{refused}, 1, refused},
+		{"a cluster without a leader", []error{fmt.Errorf("ensure: %w", noLeader), nats.ErrNoResponders, context.DeadlineExceeded}, 4, nil},
+		{"a refusal in the end", []error{nats.ErrTimeout, refused}, 2, refused},
+		{"not for ever", []error{noLeader, noLeader, noLeader, noLeader, noLeader, noLeader, noLeader}, 7, noLeader},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tries, said := 0, 0
+				err := Patiently(t.Context(), 5500*time.Millisecond, func() error {
+					if tries++; tries > len(tt.errs) {
+						return nil
+					}
+					return tt.errs[tries-1]
+				}, func(error) { said++ })
+				if !errors.Is(err, tt.err) || tries != tt.tries || said != tries-1 {
+					t.Errorf("%d tries, %d said, %v; want %d and %v", tries, said, err, tt.tries, tt.err)
+				}
+			})
+		})
+	}
+}
