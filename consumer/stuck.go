@@ -15,7 +15,7 @@ import (
 
 // lookEvery is how often a worker looks whether jobs wait in vain. What is seen
 // at two looks is so: within 30 s, the server's silence included.
-const lookEvery = 8 * time.Second
+const lookEvery = 6 * time.Second
 
 // mendEvery is how often a worker tries to put right what is still wrong.
 const mendEvery = time.Minute
