@@ -57,7 +57,7 @@ func (c *checker) unjustified(s *story, l Letter) string {
 	case mulligan.Crashed:
 		return unless(ended >= 3, "workers ended three times")
 	case mulligan.AttemptsExhausted:
-		return unless(l.Attempts >= s.kind.attempts && (len(s.calls) >= s.kind.attempts || unseen), "all attempts were used")
+		return unless(l.Attempts >= s.kind.attempts && (len(s.calls)+cutShort(s, l) >= s.kind.attempts || unseen), "all attempts were used")
 	case mulligan.TimeExhausted:
 		return unless(c.couldTake(s) >= s.kind.total || unseen, "calls and delays can have used the total")
 	case mulligan.Expired:
@@ -70,6 +70,19 @@ func (c *checker) unjustified(s *story, l Letter) string {
 		return unless(pub.User != "" && !pub.Deadline.IsZero(), "its user's next place is past its deadline")
 	}
 	return "anything else happened than what this run does"
+}
+
+// cutShort counts attempts of a letter that began so near a deadline that no call
+// may have come of them.
+func cutShort(s *story, l Letter) (n int) {
+	for _, a := range l.History {
+		if slices.ContainsFunc(s.tries, func(p Said[Published]) bool {
+			return !p.Line.Deadline.IsZero() && a.At.Add(onTheWay).After(p.Line.Deadline)
+		}) {
+			n++
+		}
+	}
+	return n
 }
 
 func unless(ok bool, why string) string {
