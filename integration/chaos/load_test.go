@@ -200,12 +200,14 @@ func TestLatenciesAreThoseOfAPhase(t *testing.T) {
 			p.What, p.Status, p.RetryAfter = witness.Unsure, 503, "2"
 		case 170:
 			p.What, p.Status, p.Error = witness.Refused, 400, "no"
+		case 180:
+			p.What, p.Status, p.Error, p.Deadline = witness.Refused, 400, "late", time.Unix(179, 0)
 		}
 		all = append(all, witness.Said[witness.Published]{At: time.Unix(int64(i), 0), Line: p})
 	}
 	l := latencyOf(all, "HTTP API", in)
 	if l.Answers != 101 || l.P50 != 150*time.Millisecond || l.P99 != 199*time.Millisecond || l.Max != 200*time.Millisecond ||
-		l.Words["202"] != 98 || l.Words["503"] != 2 || len(l.Wrong) != 2 || l.Wrong["503 without Retry-After"] != 1 || l.Wrong["400: no"] != 1 {
+		l.Words["202"] != 97 || l.Words["503"] != 2 || len(l.Wrong) != 2 || l.Wrong["503 without Retry-After"] != 1 || l.Wrong["400: no"] != 1 {
 		t.Errorf("got %+v", l)
 	}
 }

@@ -129,7 +129,7 @@ func latencyOf(answers []witness.Said[witness.Published], of string, in phase) l
 		if a.Line.What == witness.Acked {
 			l.Accepted += 1 / in.To.Sub(in.From).Seconds()
 		}
-		if why := a.Line.Refusal(); why != "" {
+		if why := a.Line.Refusal(a.At); why != "" {
 			l.Wrong[why]++
 		}
 	}

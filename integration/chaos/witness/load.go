@@ -73,14 +73,14 @@ func (p *publisher) post(ctx context.Context, j *Published) (mulligan.Receipt, e
 		return mulligan.Receipt{}, err
 	}
 	j.Status, j.RetryAfter = resp.StatusCode, resp.Header.Get("Retry-After")
-	switch resp.StatusCode {
-	case http.StatusOK, http.StatusAccepted:
+	switch code := resp.StatusCode; {
+	case code == http.StatusOK, code == http.StatusAccepted:
 		return mulligan.Receipt{Duplicate: said.Duplicate, State: said.State}, nil
-	case http.StatusConflict: // the key has ended
+	case code == http.StatusConflict: // the key has ended
 		return mulligan.Receipt{Duplicate: true, State: said.State}, nil
-	case http.StatusUnprocessableEntity:
+	case code == http.StatusUnprocessableEntity:
 		return mulligan.Receipt{}, fmt.Errorf("%w: %s", mulligan.ErrKeyConflict, said.Detail)
-	case http.StatusServiceUnavailable:
+	case code >= http.StatusInternalServerError:
 		return mulligan.Receipt{}, fmt.Errorf("%w: %s", errTurnedAway, said.Detail)
 	}
 	return mulligan.Receipt{}, fmt.Errorf("%w: %d: %s", mulligan.ErrBadJob, resp.StatusCode, said.Detail)
@@ -97,11 +97,14 @@ func Answers(path string) (all []Said[Published], err error) {
 	return all, err
 }
 
-// Refusal says what is wrong with an answer to a publisher, if anything is: whom
-// the HTTP API turns away, it tells when to come back, and nothing else is wrong
-// with a job of the run.
-func (p Published) Refusal() string {
+// Refusal says what is wrong with an answer that a publisher had at a time, if
+// anything is: whom the HTTP API turns away, it tells when to come back, and
+// nothing else is wrong with a job of the run, but that one which is sent again may
+// be past its deadline.
+func (p Published) Refusal(at time.Time) string {
 	switch {
+	case p.Status == http.StatusBadRequest && !p.Deadline.IsZero() && p.Deadline.Before(at):
+		return ""
 	case p.Status == http.StatusServiceUnavailable && p.RetryAfter == "":
 		return "503 without Retry-After"
 	case p.Status == 0, p.Status == http.StatusServiceUnavailable, p.What == Acked:
