@@ -7,7 +7,7 @@ FOR ?= 60s
 PARALLEL ?= 1
 RACE := $(shell command -v `$(GO) env CC | cut -d' ' -f1` >/dev/null 2>&1 && echo -race)
 
-.PHONY: help run build check test fuzz sim chaos
+.PHONY: help run build check test fuzz sim chaos soak overload
 
 help:
 	@echo 'make run    the demo: everything in one process, with a provider that fails'
@@ -17,6 +17,8 @@ help:
 	@echo 'make sim    SEEDS (1000) drawn lives of many jobs, in virtual time; SEED=n repeats one'
 	@echo 'make fuzz   each fuzz target for $(FUZZTIME)'
 	@echo 'make chaos  the whole on a cluster that is wrecked for $(FOR): SEEDS (1) runs from SEED on, PARALLEL at once (Linux, root)'
+	@echo 'make soak   the chaos run under load for SOAK (15m), with a look at what grows'
+	@echo 'make overload  the chaos run without faults, with three times the load that it can take, for OVERLOAD (2m)'
 
 run:
 	$(GO) run ./cmd/mulligan serve --demo
@@ -51,3 +53,9 @@ fuzz:
 
 chaos:
 	$(GO) run ./integration/chaos $(if $(SEED),-seed $(SEED)) -seeds $(or $(SEEDS),1) -for $(FOR) -parallel $(PARALLEL)
+
+soak:
+	$(GO) run ./integration/chaos -soak $(if $(SEED),-seed $(SEED)) $(if $(SOAK),-for $(SOAK))
+
+overload:
+	$(GO) run ./integration/chaos -overload $(if $(SEED),-seed $(SEED)) $(if $(OVERLOAD),-for $(OVERLOAD))

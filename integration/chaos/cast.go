@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +22,8 @@ const (
 	refusing       = "refuse" // the command of a downstream that does
 	publishRate    = 15       // jobs a second of each publisher
 	downstreamPort = ":8080"
+	httpPort       = ":8081"
+	httpToken      = "of the sandbox" // of Mulligan's HTTP
 )
 
 // cast says what runs in each place.
@@ -37,7 +40,10 @@ func (r *rig) cast() error {
 	}
 	for _, name := range workers() {
 		for version := 1; version <= 2; version++ {
-			text := "topology: {replicas: 3}\n" + witness.WorkerConfig(r.Seed, name, "http://"+address(downstream)+downstreamPort, version)
+			text := topology + witness.WorkerConfig(r.Seed, name, "http://"+address(downstream)+downstreamPort, version)
+			if r.Mode != "" {
+				text += manyUsers
+			}
 			if err := os.WriteFile(r.configFile(name, version), []byte(text), 0o600); err != nil {
 				return err
 			}
@@ -47,8 +53,16 @@ func (r *rig) cast() error {
 	for _, name := range schedulers() {
 		r.processes[name].args = r.mulligan(name, "scheduler", "--config", r.configFile(workers()[0], 1))
 	}
+	for _, name := range slices.Concat(workers(), schedulers(), []string{api}) {
+		r.processes[name].env = []string{"MULLIGAN_TOKEN=" + httpToken}
+	}
 	for name, skew := range r.skews {
-		r.processes[name].env = []string{skewVariable + "=" + strconv.FormatInt(int64(skew), 10)}
+		r.processes[name].env = append(r.processes[name].env, skewVariable+"="+strconv.FormatInt(int64(skew), 10))
+	}
+	if r.Mode != "" {
+		if err := r.castLoad(); err != nil {
+			return err
+		}
 	}
 	return r.castRoles()
 }
@@ -56,11 +70,11 @@ func (r *rig) cast() error {
 // castRoles has those who stand around the product: this program's own roles.
 func (r *rig) castRoles() error {
 	roles := map[string]any{
-		downstream: witness.DownstreamConfig{Seed: r.Seed, Listen: downstreamPort, Log: r.logFile(downstream)},
+		downstream: witness.DownstreamConfig{Seed: r.Seed, Calm: r.Mode != "", Listen: downstreamPort, Log: r.logFile(downstream)},
 		operator:   witness.OperatorConfig{Seed: r.Seed, Servers: serverURLs(), Program: r.program(programMulligan), Log: r.logFile(operator)},
 	}
 	for _, name := range publishers() {
-		roles[name] = witness.PublisherConfig{Seed: r.Seed, Name: name, Servers: serverURLs(), Rate: publishRate, Log: r.logFile(name)}
+		roles[name] = r.publisher(name)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -70,13 +84,20 @@ func (r *rig) castRoles() error {
 		return err
 	}
 	for name, cfg := range roles {
-		file := filepath.Join(r.Dir, name+".json")
-		if err := writeJSON(file, cfg); err != nil {
+		if err := writeJSON(r.roleFile(name), cfg); err != nil {
 			return err
 		}
-		r.processes[name].args = []string{self, strings.TrimRight(name, "0123456789"), "-config", file}
+		r.processes[name].args = []string{self, strings.TrimRight(name, "0123456789"), "-config", r.roleFile(name)}
 	}
 	return nil
+}
+
+func (r *rig) publisher(name string) witness.PublisherConfig {
+	cfg := witness.PublisherConfig{Seed: r.Seed, Name: name, Servers: serverURLs(), Rate: publishRate, Log: r.logFile(name)}
+	if r.Mode != "" {
+		cfg.Rate, cfg.Load = flatOut, witness.Load{Calm: true, Room: manyOnTheirWay, Below: fewJobs, URL: "http://" + address(api) + httpPort, Token: httpToken}
+	}
+	return cfg
 }
 
 func (r *rig) worker(name string, version int) []string {
@@ -90,7 +111,9 @@ func (r *rig) mulligan(name string, args ...string) []string {
 	if r.skews[name] != 0 {
 		program = programSkewed
 	}
-	return append([]string{r.program(program)}, append(args, "--server", serverURL(), "--log-format", "json")...)
+	// With a user of its own in the URL it does not show our token to the servers.
+	server := strings.ReplaceAll(serverURL(), "nats://", "nats://jobs:jobs@")
+	return append([]string{r.program(program)}, append(args, "--server", server, "--http", httpPort, "--log-format", "json")...)
 }
 
 // command runs mulligan to its end, where operators are.
@@ -98,8 +121,9 @@ func (r *rig) command(ctx context.Context, args ...string) ([]byte, error) {
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", operator, r.program(programMulligan)}, args...)...).CombinedOutput()
 }
 
-func (r *rig) program(name string) string { return filepath.Join(r.Bin, name) }
-func (r *rig) logFile(name string) string { return filepath.Join(r.Dir, saidDir, name+".jsonl") }
+func (r *rig) program(name string) string  { return filepath.Join(r.Bin, name) }
+func (r *rig) roleFile(name string) string { return filepath.Join(r.Dir, name+".json") }
+func (r *rig) logFile(name string) string  { return filepath.Join(r.Dir, saidDir, name+".jsonl") }
 
 func (r *rig) configFile(worker string, version int) string {
 	return filepath.Join(r.Dir, fmt.Sprintf("%s-v%d.yaml", worker, version))

@@ -54,7 +54,8 @@ accounts {
 }
 system_account: SYS
 no_auth_user: jobs
-`, name, address(name), storeOf(dir, name), address(name), strings.Join(routes, ", "), adminPassword)
+prof_port: %d
+`, name, address(name), storeOf(dir, name), address(name), strings.Join(routes, ", "), adminPassword, profilePort)
 }
 
 // A cluster is how the rig reaches the servers.

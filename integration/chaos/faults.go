@@ -113,6 +113,8 @@ type plan struct {
 	Seed uint64
 	For  time.Duration
 	Only []string // kinds of faults; empty means all
+	// Mode is empty, or what the run is about besides: soaking or overloading.
+	Mode string
 }
 
 // check reports a kind of fault that there is none of.
@@ -131,9 +133,15 @@ func (p plan) check() error {
 
 // draw draws the faults of a plan, by when they begin.
 func draw(p plan) []fault {
+	if p.Mode == overloading {
+		return nil
+	}
 	kinds := slices.DeleteFunc(drafts(), func(d draft) bool { return len(p.Only) > 0 && !slices.Contains(p.Only, d.what) })
 	r := rand.New(rand.NewPCG(p.Seed, 1))
 	n := max(3, int(float64(8+r.IntN(7))*p.For.Minutes()))
+	if p.Mode == soaking {
+		n = int(p.For / faultEvery)
+	}
 	var all []fault
 	for tries := 0; len(all) < n && tries < 50*n; tries++ {
 		f := drawOne(r, kinds)
@@ -142,7 +150,10 @@ func draw(p plan) []fault {
 			continue
 		}
 		f.At = 2*time.Second + time.Duration(r.Int64N(int64(room)+1)).Round(100*time.Millisecond)
-		if !slices.ContainsFunc(all, f.clashes) {
+		if p.Mode == soaking {
+			f.At = faultEvery * time.Duration(len(all)+1)
+		}
+		if f.At+f.For < p.For && !slices.ContainsFunc(all, f.clashes) {
 			all = append(all, f)
 		}
 	}
@@ -224,6 +235,14 @@ func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 // within is a time of so many seconds.
 func within(r *rand.Rand, from, to int) time.Duration {
 	return time.Duration(from*1000+r.IntN((to-from)*10+1)*100) * time.Millisecond
+}
+
+// skews are those of a plan's run; one that is overloaded has no other trouble.
+func (p plan) skews() map[string]time.Duration {
+	if p.Mode == overloading {
+		return nil
+	}
+	return skews(p.Seed)
 }
 
 // skews draws how wrong the clock of each worker and scheduler is: mostly a

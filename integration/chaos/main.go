@@ -84,8 +84,10 @@ func many(ctx context.Context, args []string) error {
 	f.Uint64Var(&s.plan.Seed, "seed", uint64(time.Now().UnixNano()%1_000_000), "what is drawn; one that is named repeats a run's faults")
 	f.IntVar(&s.seeds, "seeds", 1, "how many runs, of this seed and those that follow it")
 	f.IntVar(&s.parallel, "parallel", 1, "how many of them at once")
-	f.DurationVar(&s.plan.For, "for", time.Minute, "how long things go wrong in each")
-	f.DurationVar(&s.drain, "drain", 4*time.Minute, "how long the jobs may then take to end")
+	f.DurationVar(&s.plan.For, "for", 0, "how long things go wrong in each (default 1m; 15m to soak, 2m to overload)")
+	f.DurationVar(&s.drain, "drain", 0, "how long the jobs may then take to end (default 4m, and six times -for where it overloads)")
+	f.BoolFunc("soak", "under load, and look for what grows", func(string) error { return s.plan.mode(soaking) })
+	f.BoolFunc("overload", "with three times the load that it can take, and no faults", func(string) error { return s.plan.mode(overloading) })
 	f.Func("only", "kinds of faults, with commas between (default all)", func(list string) error {
 		s.plan.Only = strings.Split(list, ",")
 		return s.plan.check()
@@ -95,6 +97,7 @@ func many(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	s.defaults()
 	if f.NArg() > 0 || s.seeds < 1 || s.parallel < 1 || s.plan.For < 10*time.Second {
 		return errors.New("-seeds and -parallel are 1 or more, -for is 10s or more, and there are no arguments")
 	}

@@ -33,6 +33,7 @@ func publishers() []string { return names("publisher", 4) }
 const (
 	downstream = "downstream"
 	operator   = "operator"
+	api        = "api"   // the HTTP API, in runs under load
 	smallDisk  = "nats3" // the server whose disk fills up
 )
 
@@ -41,7 +42,7 @@ func everyone() []string {
 	return slices.Concat(servers(), workers(), schedulers(), publishers(), []string{downstream})
 }
 
-func places() []string { return append(everyone(), operator) }
+func places() []string { return append(everyone(), operator, api) }
 
 func address(name string) string {
 	return fmt.Sprintf("10.77.0.%d", 10+slices.Index(places(), name))

@@ -117,6 +117,16 @@ func (p *process) end(s syscall.Signal) error {
 	return fmt.Errorf("%s, asked to end: %v", p.name, cmd.ProcessState)
 }
 
+// pid is the process that runs; zero is none.
+func (p *process) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 // signal sends a signal to the process, if it runs.
 func (p *process) signal(s syscall.Signal) {
 	p.mu.Lock()

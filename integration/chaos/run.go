@@ -43,6 +43,7 @@ type report struct {
 	Witness    witness.Report           `json:"witness"`
 	Drained    time.Duration            `json:"drained"` // how long it took
 	Dir        string                   `json:"dir"`
+	Load       *load                    `json:"load,omitempty"` // of a run that is about load
 }
 
 // A rig is a run: the processes, what is done to them, and what was seen.
@@ -57,20 +58,25 @@ type rig struct {
 	began  time.Time
 	notes  []string
 	faults []witness.Fault
+	seen   []sample // of a run that is about load
 }
 
 // run makes one seed's run, in its sandbox.
 func run(ctx context.Context, t task) (report, error) {
-	if err := furnish(ctx, t.Dir); err != nil {
+	if err := furnish(ctx, t.Dir, t.Mode); err != nil {
 		return report{}, err
 	}
-	r := &rig{task: t, processes: map[string]*process{}, skews: skews(t.Seed), out: os.Stdout, began: time.Now()}
+	r := &rig{task: t, processes: map[string]*process{}, skews: t.skews(), out: os.Stdout, began: time.Now()}
 	if err := r.begin(ctx); err != nil {
 		return report{}, fmt.Errorf("begin: %w", err)
 	}
 	defer r.close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	rep := report{Seed: t.Seed, Faults: draw(t.plan), Skews: r.skews, Dir: t.Dir}
-	r.wreck(ctx, rep.Faults)
+	if err := r.trouble(ctx, &rep); err != nil {
+		return rep, err
+	}
 	for _, name := range append(publishers(), operator) {
 		rep.violated(r.processes[name].end(syscall.SIGTERM))
 	}
@@ -86,6 +92,9 @@ func run(ctx context.Context, t task) (report, error) {
 		}
 	}
 	err := r.check(ctx, &rep)
+	if err == nil && t.Mode != "" {
+		err = r.judge(ctx, &rep)
+	}
 	rep.Notes = r.notes
 	return rep, err
 }
@@ -114,10 +123,25 @@ func (r *rig) begin(ctx context.Context) error {
 		return err
 	}
 	for _, name := range places() {
+		if len(r.processes[name].args) == 0 {
+			continue // nobody, in this run
+		}
 		if err := r.processes[name].start(); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// trouble is what the run is about: faults, under load or not, or load alone.
+func (r *rig) trouble(ctx context.Context, rep *report) error {
+	switch r.Mode {
+	case soaking:
+		return r.soak(ctx, rep)
+	case overloading:
+		return r.overload(ctx, rep)
+	}
+	r.wreck(ctx, rep.Faults)
 	return nil
 }
 
@@ -204,12 +228,14 @@ func (r *rig) check(ctx context.Context, rep *report) error {
 		return fmt.Errorf("gather the evidence: %w", err)
 	}
 	ev.Faults = r.faults
-	if err := writeJSON(filepath.Join(r.Dir, evidenceFile), ev); err != nil {
-		return err
-	}
+	began := time.Now()
 	rep.Witness = witness.Check(ev)
+	r.say("judged %d keys in %v", rep.Witness.Tried, time.Since(began).Round(time.Millisecond))
 	rep.Violations = append(rep.Violations, rep.Witness.Violations...)
-	return nil
+	if len(rep.Violations) == 0 {
+		return nil // who would read it
+	}
+	return writeJSON(filepath.Join(r.Dir, evidenceFile), ev)
 }
 
 // gather reads the evidence; the reader is a client like others, and may have to

@@ -48,10 +48,16 @@ func refused(err error) error {
 	return err
 }
 
-const smallDiskSize = "size=192m"
+// smallDiskSize is what a disk that fills up has, in the memory of the machine.
+func smallDiskSize(mode string) string {
+	if mode == "" {
+		return "size=192m"
+	}
+	return "size=3g" // for what many jobs leave behind
+}
 
 // furnish makes the mounts and the network of the sandbox that we are in.
-func furnish(ctx context.Context, dir string) error {
+func furnish(ctx context.Context, dir, mode string) error {
 	if os.Getpid() != 1 {
 		return errors.New("not in a sandbox of its own: this is for the program to call, not for people")
 	}
@@ -67,7 +73,7 @@ func furnish(ctx context.Context, dir string) error {
 		{"", "/", syscall.MS_REC | syscall.MS_PRIVATE, ""},
 		{"proc", "/proc", 0, ""},
 		{"tmpfs", "/run", 0, "size=16m"}, // ip keeps the names of namespaces there
-		{"tmpfs", small, 0, smallDiskSize},
+		{"tmpfs", small, 0, smallDiskSize(mode)},
 	} {
 		if err := syscall.Mount(m.what, m.on, m.what, m.flags, m.options); err != nil {
 			return fmt.Errorf("mount %s on %s: %w; run as root", m.what, m.on, err)

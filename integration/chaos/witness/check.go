@@ -47,13 +47,19 @@ type checker struct {
 	e       *Evidence
 	faults  faults
 	stories map[string]*story
+	tasked  map[string][]*story // by task
 }
 
 // Check compares what publishers were told, what the downstream saw and what the
 // streams hold. It asks no clock and nobody else, and changes nothing.
 func Check(e Evidence) Report {
-	c := &checker{Report: Report{Dead: map[mulligan.Reason]int{}, Faults: map[string]int{}}, e: &e, stories: stories(&e)}
+	c := &checker{Report: Report{Dead: map[mulligan.Reason]int{}, Faults: map[string]int{}}, e: &e, stories: stories(&e), tasked: map[string][]*story{}}
 	c.faults = strikes(e.Faults, workersOf(e.Calls))
+	for _, s := range c.stories {
+		if len(s.tries) > 0 && s.tries[0].Line.Task != "" {
+			c.tasked[s.tries[0].Line.Task] = append(c.tasked[s.tries[0].Line.Task], s)
+		}
+	}
 	if e.Left != "" {
 		c.violate("I1", "the streams", "nothing left to do", e.Left)
 	}

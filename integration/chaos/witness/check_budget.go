@@ -141,18 +141,15 @@ const taskRetries = 5
 
 // tasks checks what the jobs of each task had together (I4).
 func (c *checker) tasks() {
-	retries := map[string]int{}
-	for _, s := range c.stories {
-		if len(s.tries) == 0 || s.tries[0].Line.Task == "" {
-			continue
-		}
-		for i := range s.calls {
-			if s.retried(i) {
-				retries[s.tries[0].Line.Task]++
+	for task, stories := range c.tasked {
+		n := 0
+		for _, s := range stories {
+			for i := range s.calls {
+				if s.retried(i) {
+					n++
+				}
 			}
 		}
-	}
-	for task, n := range retries {
 		if n > taskRetries {
 			c.violate("I4", "task "+task, fmt.Sprintf("at most %d retries", taskRetries), fmt.Sprint(n))
 		}

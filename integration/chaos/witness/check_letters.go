@@ -52,12 +52,13 @@ func (c *checker) unjustified(s *story, l Letter) string {
 	case mulligan.PermanentFailure:
 		return unless(saw(func(call *Call) bool { return call.Answer.Class == refused }), "the downstream refused it for good")
 	case mulligan.InDoubt:
-		doubt := saw((*Call).doubtful) || saw(c.faults.unheard) || unseen || c.faults.away(from, to)
+		doubt := saw((*Call).doubtful) || saw(c.faults.unheard) || unseen || c.faults.away(from, to) ||
+			c.couldTake(s) >= s.kind.total // its caller may have gone just when it was answered
 		return unless(s.kind.effect == mulligan.Once && doubt, "it is a once job whose call ended in doubt")
 	case mulligan.Crashed:
 		return unless(ended >= 3, "workers ended three times")
 	case mulligan.AttemptsExhausted:
-		return unless(l.Attempts >= s.kind.attempts && (len(s.calls) >= s.kind.attempts || unseen), "all attempts were used")
+		return unless(l.Attempts >= s.kind.attempts && (len(s.calls)+cutShort(s, l) >= s.kind.attempts || unseen), "all attempts were used")
 	case mulligan.TimeExhausted:
 		return unless(c.couldTake(s) >= s.kind.total || unseen, "calls and delays can have used the total")
 	case mulligan.Expired:
@@ -70,6 +71,19 @@ func (c *checker) unjustified(s *story, l Letter) string {
 		return unless(pub.User != "" && !pub.Deadline.IsZero(), "its user's next place is past its deadline")
 	}
 	return "anything else happened than what this run does"
+}
+
+// cutShort counts attempts of a letter that began so near a deadline that no call
+// may have come of them.
+func cutShort(s *story, l Letter) (n int) {
+	for _, a := range l.History {
+		if slices.ContainsFunc(s.tries, func(p Said[Published]) bool {
+			return !p.Line.Deadline.IsZero() && a.At.Add(onTheWay).After(p.Line.Deadline)
+		}) {
+			n++
+		}
+	}
+	return n
 }
 
 func unless(ok bool, why string) string {
@@ -131,10 +145,7 @@ func (c *checker) widest() (most time.Duration) {
 // taskUsed is how many retries of a task there were, or may have been: one that
 // was granted may have come to nothing by a fault or by a deadline.
 func (c *checker) taskUsed(task string) (n int) {
-	for _, s := range c.stories {
-		if len(s.tries) == 0 || s.tries[0].Line.Task != task {
-			continue
-		}
+	for _, s := range c.tasked[task] {
 		for _, call := range s.calls {
 			if call.Attempt > 1 || c.faults.hit(call) {
 				n++

@@ -18,6 +18,7 @@ import (
 // A DownstreamConfig is what the downstream of the run needs to know.
 type DownstreamConfig struct {
 	Seed   uint64
+	Calm   bool   // gives less trouble: what many jobs a second need, since few retries succeed at once
 	Listen string // address
 	Log    string // path
 }
@@ -133,7 +134,7 @@ func (d *downstream) begin(c *Called) bool {
 	k, _ := kindOf(c.Path)
 	c.Serial, c.Nth = d.calls+1, d.seen[c.Kind+"/"+c.ID]+1
 	happened := d.effects[c.Key]
-	c.Answer = honours(k.effect, behave(d.cfg.Seed, c.Key, c.Nth), happened > 0)
+	c.Answer = honours(k.effect, behave(d.cfg.Seed, d.cfg.Calm, c.Key, c.Nth), happened > 0)
 	if c.Answer.Status == http.StatusOK {
 		c.Receipt = receipt(k.effect, c.Key, happened+1)
 	}

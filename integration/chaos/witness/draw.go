@@ -26,7 +26,8 @@ type planned struct {
 
 // draw is job n of a publisher. late: the run has gone on for long enough for
 // workers of version 2.
-func draw(seed uint64, publisher string, n int, late bool) planned {
+func draw(cfg PublisherConfig, n int, late bool) planned {
+	seed, publisher := cfg.Seed, cfg.Name
 	r := rand.New(chance(seed, publisher, n))
 	p := planned{Published: Published{N: n, ID: fmt.Sprintf("%s-%d", publisher, n)}}
 	all := kinds()
@@ -42,7 +43,7 @@ func draw(seed uint64, publisher string, n int, late bool) planned {
 	}
 	// Who is told to wait is mostly one user of the downstream: where several are,
 	// all calls are held.
-	if behave(seed, keyOf(p.Kind, p.ID), 1).Hint > 0 && r.IntN(12) > 0 {
+	if behave(seed, cfg.Calm, keyOf(p.Kind, p.ID), 1).Hint > 0 && (r.IntN(12) > 0 || cfg.Calm) {
 		k, _ := kindOf(p.Kind)
 		p.User = k.downstream + "-limited"
 	}

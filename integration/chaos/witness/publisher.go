@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,6 +25,7 @@ type PublisherConfig struct {
 	Servers []string
 	Rate    float64 // jobs per second
 	Log     string  // path
+	Load            // what it does besides under load
 }
 
 // The words of a publisher about a job.
@@ -30,6 +33,7 @@ const (
 	Trying  = "trying"  // it is about to be sent
 	Acked   = "acked"   // the server has it, or had it before
 	Refused = "refused" // it was told that nothing was stored
+	Unsure  = "unsure"  // nobody knows: it is sent again
 )
 
 // Published is a publisher's line about one job.
@@ -52,6 +56,11 @@ type Published struct {
 	Duplicate bool           `json:"duplicate,omitempty"`
 	State     mulligan.State `json:"state,omitempty"`
 	Error     string         `json:"error,omitempty"`
+	// Took is how long this answer took; of jobs that were sent together, all of them.
+	Took time.Duration `json:"took_ns,omitempty"`
+	// Status and RetryAfter are an answer of HTTP.
+	Status     int    `json:"status,omitempty"`
+	RetryAfter string `json:"retry_after,omitempty"`
 }
 
 // afterUpgrade is when publishers begin with the kind of version 2. As long as no
@@ -65,8 +74,10 @@ type publisher struct {
 	style style
 	js    jetstream.JetStream
 	lib   []*mulligan.Publisher // on connections of their own
+	http  http.Client
 	busy  sync.WaitGroup
 	room  chan struct{} // for a job on its way
+	full  atomic.Bool   // the stream of jobs, as far as Load.Below says
 	fatal context.CancelCauseFunc
 }
 
@@ -79,7 +90,7 @@ func Publisher(ctx context.Context, cfg PublisherConfig) error {
 	}
 	defer log.close()
 	ctx, fatal := context.WithCancelCause(ctx)
-	p := &publisher{cfg: cfg, log: log, style: styleOf(cfg.Name), room: make(chan struct{}, 64), fatal: fatal}
+	p := &publisher{cfg: cfg, log: log, style: styleOf(cfg.Name), room: make(chan struct{}, max(64, cfg.Room)), fatal: fatal}
 	defer fatal(nil)
 	for range 2 {
 		nc, err := dial(cfg.Servers)
@@ -92,7 +103,11 @@ func Publisher(ctx context.Context, cfg PublisherConfig) error {
 		}
 		p.lib = append(p.lib, &mulligan.Publisher{Conn: nc, Kinds: declared()})
 	}
+	p.http.Transport = &http.Transport{MaxIdleConnsPerHost: cap(p.room)}
 	next, open := unanswered(past)
+	if cfg.Below > 0 {
+		p.busy.Go(func() { p.watch(ctx) })
+	}
 	p.run(ctx, next, open)
 	p.busy.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
@@ -128,9 +143,10 @@ func unanswered(past []Line) (next int, open []Published) {
 		}
 		p := *l.Published
 		next = max(next, p.N+1)
-		if name := p.Kind + "/" + p.ID + "/" + p.Payload; p.What == Trying {
+		switch name := p.Kind + "/" + p.ID + "/" + p.Payload; p.What {
+		case Trying:
 			left[name] = p
-		} else {
+		case Acked, Refused:
 			delete(left, name)
 		}
 	}
@@ -156,10 +172,13 @@ func (p *publisher) run(ctx context.Context, next int, open []Published) {
 			return
 		case <-tick.C:
 		}
+		if p.full.Load() {
+			continue
+		}
 		late := float64(next)/p.cfg.Rate > afterUpgrade.Seconds() && p.style != stranger
 		var jobs []planned
 		for range batch {
-			jobs = append(jobs, draw(p.cfg.Seed, p.cfg.Name, next, late))
+			jobs = append(jobs, draw(p.cfg, next, late))
 			next++
 		}
 		p.begin(ctx, func() { p.do(ctx, jobs) })
@@ -228,6 +247,8 @@ func (p *publisher) publish(ctx context.Context, lib *mulligan.Publisher, jobs [
 				jobs[i].Error = err.Error()
 				p.tell(jobs[i], Refused)
 			default:
+				jobs[i].Error = err.Error()
+				p.tell(jobs[i], Unsure)
 				left = append(left, jobs[i])
 			}
 		}
@@ -241,9 +262,9 @@ func (p *publisher) publish(ctx context.Context, lib *mulligan.Publisher, jobs [
 func (p *publisher) send(ctx context.Context, lib *mulligan.Publisher, jobs []Published) []error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	errs := make([]error, len(jobs))
+	errs, began := make([]error, len(jobs)), time.Now()
 	note := func(i int, r mulligan.Receipt, err error) {
-		jobs[i].Duplicate, jobs[i].State, errs[i] = r.Duplicate, r.State, err
+		jobs[i].Duplicate, jobs[i].State, jobs[i].Took, errs[i] = r.Duplicate, r.State, time.Since(began), err
 	}
 	switch p.style {
 	case stranger:
@@ -260,6 +281,11 @@ func (p *publisher) send(ctx context.Context, lib *mulligan.Publisher, jobs []Pu
 		}
 	default:
 		for i := range jobs {
+			if p.cfg.URL != "" && p.style == one {
+				r, err := p.post(ctx, &jobs[i])
+				note(i, r, err)
+				continue
+			}
 			r, err := lib.Publish(ctx, p.job(&jobs[i]))
 			note(i, r, err)
 		}
@@ -310,7 +336,7 @@ func definite(err error) bool {
 // tell writes down a word about a job; without its log the publisher must end.
 func (p *publisher) tell(j Published, what string) bool {
 	if j.What = what; what == Trying {
-		j.Duplicate, j.State, j.Error = false, "", ""
+		j.Duplicate, j.State, j.Error, j.Took, j.Status, j.RetryAfter = false, "", "", 0, 0, ""
 	}
 	_, err := p.log.write(Line{Published: &j})
 	if err != nil {

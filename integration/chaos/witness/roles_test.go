@@ -21,7 +21,7 @@ import (
 func TestTheSeedAloneDecides(t *testing.T) {
 	met := map[string]int{}
 	for n := range 4000 {
-		a, b := draw(3, "publisher-4", n, true), draw(3, "publisher-4", n, true)
+		a, b := draw(PublisherConfig{Seed: 3, Name: "publisher-4"}, n, true), draw(PublisherConfig{Seed: 3, Name: "publisher-4"}, n, true)
 		if a != b {
 			t.Fatalf("job %d is %+v and %+v", n, a, b)
 		}
@@ -32,14 +32,14 @@ func TestTheSeedAloneDecides(t *testing.T) {
 			t.Fatalf("job %d: a conflict must be another payload under its key", n)
 		}
 		key := keyOf(a.Kind, a.ID)
-		first, again := behave(3, key, 1), behave(3, key, 1)
+		first, again := behave(3, false, key, 1), behave(3, false, key, 1)
 		if first != again {
 			t.Fatalf("%s is answered %+v and %+v", key, first, again)
 		}
 		met[first.Class]++
 		met["kind "+a.Kind]++
 	}
-	if a, b := draw(3, "publisher-4", 5, true), draw(4, "publisher-4", 5, true); a == b {
+	if a, b := draw(PublisherConfig{Seed: 3, Name: "publisher-4"}, 5, true), draw(PublisherConfig{Seed: 4, Name: "publisher-4"}, 5, true); a == b {
 		t.Error("another seed gives the same job")
 	}
 	for _, c := range classes() {
@@ -116,7 +116,7 @@ func TestARestartedPublisherPublishesTheSameKeyAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := draw(1, "publisher-1", 0, false).Published
+	p := draw(PublisherConfig{Seed: 1, Name: "publisher-1"}, 0, false).Published
 	p.What, p.Wait, p.Within = Trying, 0, 0
 	if _, err := j.write(Line{Published: &p}); err != nil {
 		t.Fatal(err)
@@ -199,7 +199,7 @@ func post(t *testing.T, url, kind, id string) (status int, body string) {
 func meets(t *testing.T, seed uint64, kind, class string) string {
 	t.Helper()
 	for n := range 100_000 {
-		if id := strconv.Itoa(n); behave(seed, keyOf(kind, id), 1).Class == class {
+		if id := strconv.Itoa(n); behave(seed, false, keyOf(kind, id), 1).Class == class {
 			return id
 		}
 	}
@@ -230,7 +230,7 @@ func TestADownstreamRemembersKeysAndCallsOverItsEnd(t *testing.T) {
 	}
 	for n := 2; ; n++ {
 		status, _ := post(t, url, "mail.send", flaked)
-		if want := behave(seed, keyOf("mail.send", flaked), n).Status; status != want {
+		if want := behave(seed, false, keyOf("mail.send", flaked), n).Status; status != want {
 			t.Fatalf("call %d is answered %d, want %d", n, status, want)
 		}
 		if status == 200 {
