@@ -7,8 +7,8 @@ import (
 	"github.com/mulligan-queue/mulligan"
 )
 
-// attemptsAreFew: no more than the policy's in each of a key's lives, and one more
-// run for each fault meanwhile.
+// attemptsAreFew: no more than the policy's in each of a key's lives, of the calls
+// that could be counted.
 func (s *story) attemptsAreFew(say blame) {
 	for _, key := range s.keys() {
 		counted, runs := 0, s.of(key)
@@ -16,20 +16,73 @@ func (s *story) attemptsAreFew(say blame) {
 			if r.attempt > s.Attempts {
 				say("I3 (attempts)", "attempt %d of %s, of %d", r.attempt, key, s.Attempts)
 			}
-			if r.answer.What != snooze && r.answer.What != refused {
+			if r.answer.What != snooze && r.answer.What != refused && s.countable(r) {
 				counted++
 			}
 		}
 		if len(runs) == 0 {
 			continue
 		}
-		last := runs[len(runs)-1].begun
-		most := s.lives(key, last)*s.Attempts + s.faultsIn(s.began, last)
+		most := s.lives(key, runs[len(runs)-1].begun) * s.Attempts
 		if s.keyNamed(key).Effect == mulligan.Pure {
 			most += len(s.sentOf(key)) - 1 // each is run at once
 		}
 		if counted > most {
 			say("I3 (runs)", "%s ran %d times, want %d at most", key, counted, most)
+		}
+	}
+}
+
+// countable reports whether the end of a run must be on record before another
+// begins: its process outlived it, the server was there, and no other of its key
+// was under way.
+func (s *story) countable(r *run) bool {
+	if r.ended.IsZero() || r.shaken(r.ended.Add(time.Minute)) || s.faulty(r.begun.Add(-time.Minute), r.ended.Add(time.Minute), down, records, budgets, forget, passed) {
+		return false
+	}
+	return !slices.ContainsFunc(s.of(r.key), func(o *run) bool {
+		return o != r && !o.begun.After(r.begun) && (o.ended.IsZero() || o.ended.After(r.begun))
+	})
+}
+
+// crashesAreFew: what ends its process again and again is not run for ever.
+func (s *story) crashesAreFew(say blame) {
+	const starts = 3 // without an end, of one message
+	for _, key := range s.keys() {
+		n, life := 0, 1
+		for _, r := range s.of(key) {
+			if now := s.lives(key, r.begun); r.answer.What != poison || now != life {
+				n, life = 0, now
+			}
+			if r.answer.What == poison {
+				n++
+			}
+			if most := starts*len(s.sentOf(key)) + s.faultsIn(s.began, r.begun, forget, passed); n > most {
+				say("I3 (crashes)", "%s ended its process %d times in a row, want %d at most", key, n, most)
+			}
+		}
+	}
+}
+
+// totalsAreKept: no retry was planned to begin after the policy's total time.
+func (s *story) totalsAreKept(say blame) {
+	for key, rec := range s.records {
+		var spent time.Duration
+		for _, a := range rec.History {
+			again := (a.Verb == mulligan.Nak || a.Verb == mulligan.Park) && a.Reason == ""
+			switch {
+			case a.Verb == mulligan.Replay || a.Verb == mulligan.Resolve:
+				spent = 0
+			case a.Verb == mulligan.Defer && a.Reason != mulligan.UserBudget: // no attempt
+			default:
+				spent += a.Took
+				if !again {
+					continue
+				}
+				if spent += a.Delay; spent >= s.Total {
+					say("I3 (total)", "a retry of %s was planned for after %v, of %v: %s", key, spent, s.Total, s.show(key))
+				}
+			}
 		}
 	}
 }
@@ -103,7 +156,7 @@ func (s *story) taskIsBounded(say blame) {
 	of := func(k key) bool { return k.Task != "" }
 	n := len(s.retries(of))
 	for _, r := range s.retries(of) {
-		if r.before != nil && r.before.answer.What == change {
+		if r.planned != nil && r.planned.answer.What == change {
 			n++ // it counts twice
 		}
 	}
@@ -112,73 +165,90 @@ func (s *story) taskIsBounded(say blame) {
 	}
 }
 
-// userIsBounded: from the beginning to any time, the burst and the rate.
+// userIsBounded: within any time, the burst and the rate.
 func (s *story) userIsBounded(say blame) {
-	for _, user := range []string{"ada", "bob"} {
+	for _, user := range users() {
 		of := func(k key) bool { return k.User == user }
-		spare := s.spare(of)
-		for n, r := range s.retries(of) {
-			most := spare
-			for _, from := range append([]time.Time{s.began}, s.wiped()...) { // a clock that is behind gives the burst anew
-				if passed := r.begun.Sub(from).Seconds(); passed >= 0 {
-					most += userRate().Burst + int(passed*userRate().PerSecond)
-				}
+		s.within(of, func(from, to time.Time, retries []retry) {
+			most := userRate().Burst + int(to.Sub(from).Seconds()*userRate().PerSecond) + s.spare(of)
+			for _, at := range s.misdated(user, from, to) { // which gives the burst anew
+				most += userRate().Burst + int(to.Sub(at).Seconds()*userRate().PerSecond)
 			}
-			if n+1 > most {
-				say("I3 (user)", "%d retries of %s by %s, want %d at most", n+1, user, s.clock(r.begun), most)
+			if n := len(retries); n > most {
+				say("I3 (user)", "%d retries of %s from %s to %s, want %d at most", n, user, s.clock(from), s.clock(to), most)
 			}
-		}
+		})
 	}
 }
 
-func (s *story) wiped() (at []time.Time) {
+// misdated is when a user's budget was written by a clock that was off.
+func (s *story) misdated(user string, from, to time.Time) (at []time.Time) {
 	for _, f := range s.faults {
-		if f.What == behind || f.What == ahead {
+		if (f.What == behind || f.What == ahead) && f.user() == user && !f.at.Before(from) && !f.at.After(to) {
 			at = append(at, f.at)
 		}
 	}
 	return at
 }
 
-// downstreamIsBounded: from the beginning to any time, what retries that failed
-// have cost is what the floor, the successes of first attempts and the savings of
-// every worker brought. A worker may believe for ten seconds that it is alone.
+// downstreamIsBounded: within any time, what retries that failed have cost is what
+// the floor, the successes and the savings of every worker brought. That workers
+// share the floor is not asked for: for ten seconds one may believe that it is alone.
 func (s *story) downstreamIsBounded(say blame) {
 	const throttled = 0.35
-	for _, d := range []string{"here", "there"} {
+	for _, d := range downstreams() {
 		of := func(k key) bool { return k.Downstream == d }
-		spent, spare := 0.0, float64(s.spare(of))
-		for _, r := range s.retries(of) {
-			failed := slices.Contains([]act{transient, tooLate, unstarted}, r.answer.What)
-			if r.before == nil || !failed || r.before.answer.What == snooze || r.before.answer.What == refused {
-				continue
+		s.within(of, func(from, to time.Time, retries []retry) {
+			spent, workers := 0.0, map[*process]bool{}
+			for _, r := range retries {
+				workers[r.process], workers[r.planned.process] = true, true // it paid, or that did
+				switch {
+				case !slices.Contains([]act{transient, tooLate, unstarted, change}, r.answer.What):
+				case r.planned.answer.What == after:
+					spent += throttled
+				default:
+					spent++
+				}
 			}
-			if spent++; r.before.answer.What == after {
-				spent -= 1 - throttled
-			}
-			workers, successes := s.until(d, r.begun)
-			most := spare + workers*(tokenCap+10*s.Floor) + s.Floor*r.begun.Sub(s.began).Seconds() + tokenRatio*successes
+			// A token may be in the hands of a pull for a second before.
+			each := tokenCap + s.Floor*to.Sub(from.Add(-time.Second)).Seconds()
+			most := each*float64(len(workers)) + s.earned(of, from, to) + float64(s.spare(of))
 			if spent > most {
-				say("I4 (downstream)", "retries to %s have cost %.2f by %s, want %.2f at most", d, spent, s.clock(r.begun), most)
+				say("I4 (downstream)", "retries to %s have cost %.2f from %s to %s, want %.2f at most", d, spent, s.clock(from), s.clock(to), most)
 			}
-		}
+		})
 	}
 }
 
-// until is how many workers have begun by a time, and how many first attempts
-// have had success.
-func (s *story) until(downstream string, at time.Time) (workers, successes float64) {
-	known := map[*process]bool{}
+// earned is what successes brought within a time: a part of a retry each, and the
+// whole of one that was paid for before, maybe by another worker.
+func (s *story) earned(of func(key) bool, from, to time.Time) (n float64) {
+	ended := func(r *run) bool { return r.succeeded() && !r.ended.Before(from) && !r.ended.After(to) }
 	for _, r := range s.runs {
-		known[r.process] = known[r.process] || !r.begun.After(at)
-		if s.keyNamed(r.key).Downstream == downstream && r.succeeded() && !r.ended.After(at) {
-			successes++
+		if of(s.keyNamed(r.key)) && ended(r) {
+			n += tokenRatio
 		}
 	}
-	for _, began := range known {
-		if began {
-			workers++
+	for _, r := range s.retries(of) {
+		if ended(r.run) && (r.planned == nil || r.planned.ended.Before(from)) {
+			n++
 		}
 	}
-	return workers + 2, successes // those that have run nothing yet
+	return n
+}
+
+// within calls check with the retries of the keys that match that were planned and
+// run within a time, for every such time.
+func (s *story) within(match func(key) bool, check func(from, to time.Time, retries []retry)) {
+	all := slices.DeleteFunc(s.retries(match), func(r retry) bool { return r.planned == nil })
+	for _, first := range all {
+		from := first.planned.ended
+		var some []retry
+		for _, r := range all {
+			if !r.planned.ended.Before(from) {
+				some = append(some, r)
+				check(from, r.begun, some)
+			}
+		}
+	}
 }

@@ -141,13 +141,13 @@ func (s *story) true(l *mulligan.Letter) bool {
 	case mulligan.AttemptsExhausted:
 		return l.Attempts >= s.Attempts || answered(change)
 	case mulligan.TimeExhausted:
-		return len(runs) > 0
+		return s.timeOf(l) >= s.Total
 	case mulligan.Expired:
 		return answered(refused) || s.ends(key, l.BuriedAt.Add(30*time.Second))
 	case mulligan.TaskBudget:
-		return k.Task != ""
+		return k.Task != "" && s.planned(k.Task)+s.faultsIn(s.began, l.BuriedAt) >= taskRetries-1 // a change takes two
 	case mulligan.UserBudget:
-		return k.User != ""
+		return k.User != "" && (s.faulty(s.began, l.BuriedAt, ahead) || s.ends(key, l.BuriedAt.Add(30*time.Second)))
 	case mulligan.NoChange:
 		return answered(unusable, change, changeTo)
 	case mulligan.InDoubt:
@@ -158,6 +158,40 @@ func (s *story) true(l *mulligan.Letter) bool {
 		return s.faultsIn(s.began, l.BuriedAt) >= 2
 	}
 	return false
+}
+
+// timeOf is the most that the attempts of a letter's last life can have taken, with
+// the delays between them and the one that was not planned any more.
+func (s *story) timeOf(l *mulligan.Letter) (all time.Duration) {
+	p := mulligan.Policy{Attempts: s.Attempts, Total: s.Total}
+	var next time.Duration
+	for _, a := range l.History {
+		if a.Verb == mulligan.Replay || a.Verb == mulligan.Resolve {
+			all, next = 0, 0
+			continue
+		}
+		all += a.Took + a.Delay
+		next = p.Delay(a.Number, 1)
+		if a.Throttled {
+			next = p.ThrottledDelay(a.Number, longest, 1, 1)
+		}
+	}
+	return all + next
+}
+
+// planned is how many retries of a task there were to be.
+func (s *story) planned(task string) (n int) {
+	for i, k := range s.Keys {
+		if k.Task != task {
+			continue
+		}
+		for _, a := range s.entries(s.recordKey(i)) {
+			if a.Verb == mulligan.Nak || a.Verb == mulligan.Park || a.Verb == mulligan.Defer && a.Reason == mulligan.UserBudget {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // ends reports whether the deadline of some message of a key, or of a replay, is
@@ -175,7 +209,8 @@ func (s *story) retriesAreOnRecord(say blame) {
 		if r.ended.IsZero() || r.err == nil || r.answer.What == snooze || r.answer.What == refused || r.shaken(r.ended.Add(time.Minute)) {
 			continue
 		}
-		if fp := mulligan.FingerprintOf([]byte(r.payload)); s.records[r.key] != nil && s.records[r.key].Payload != fp && r.answer.What != change {
+		published := slices.ContainsFunc(s.sentOf(r.key), func(j mulligan.Job) bool { return string(j.Payload) == r.payload })
+		if rec := s.records[r.key]; published && rec != nil && rec.Payload != mulligan.FingerprintOf([]byte(r.payload)) {
 			continue // another payload's
 		}
 		at, done := s.since(r.key, func(rec *mulligan.Record) bool { return rec.State == mulligan.Done })

@@ -4,5 +4,6 @@
 // the invariants against what publishers were told, what handlers saw and what
 // the streams hold. It has tests only.
 //
-// Reading order: scenario, TestSimulation, world.live, story.violations.
+// Reading order: scenario, TestSimulation, world.live, story.violations; README.md
+// says how to repeat a life, and what the rules catch.
 package sim

@@ -42,13 +42,25 @@ func listenElsewhere(c *jetstream.StreamConfig) { c.Subjects = []string{"away.>"
 // forget deletes a consumer: who needs it makes it again, and it delivers
 // everything again.
 func (w *world) forget(t *testing.T, f fault) {
-	consumers := []struct{ stream, durable string }{
-		{w.env.Topology.JobsStream(), mulligan.DurableName("here")},
-		{w.env.Topology.RetriesStream(), mulligan.DurableName("here")},
-		{w.env.Topology.RetriesStream(), mulligan.SchedulerConsumer},
-	}
+	consumers := []mulligan.Queue{w.env.Topology.FreshQueue("here"), w.env.Topology.DueQueue("here"),
+		{Stream: w.env.Topology.RetriesStream(), Durable: mulligan.SchedulerConsumer}}
 	c := consumers[f.Seat%len(consumers)]
-	_ = w.env.JS.DeleteConsumer(t.Context(), c.stream, c.durable) // it may not be there yet
+	_ = w.env.JS.DeleteConsumer(t.Context(), c.Stream, c.Durable) // it may not be there yet
+}
+
+// passOver has a consumer begin behind all that waits, as one does whose reset
+// named a wrong place.
+func (w *world) passOver(t *testing.T, f fault) {
+	queues := w.env.Topology.Queues("here")
+	q := queues[f.Seat%len(queues)]
+	c, err := w.env.JS.Consumer(t.Context(), q.Stream, q.Durable)
+	if err != nil {
+		return // it is not there yet
+	}
+	cfg := c.CachedInfo().Config
+	cfg.DeliverPolicy = jetstream.DeliverNewPolicy
+	_ = w.env.JS.DeleteConsumer(t.Context(), q.Stream, q.Durable)
+	_, _ = w.env.JS.CreateConsumer(t.Context(), q.Stream, cfg) // a worker may have been faster
 }
 
 // misdate writes a user's budget as a worker with another clock would.
@@ -63,12 +75,15 @@ func (w *world) misdate(t *testing.T, f fault) {
 	}
 	kv, err := w.env.JS.KeyValue(t.Context(), w.env.Topology.BudgetBucket())
 	if err == nil {
-		_, err = kv.Put(t.Context(), "user."+[]string{"ada", "bob"}[f.Seat%2], b)
+		_, err = kv.Put(t.Context(), "user."+f.user(), b)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 }
+
+// user is whose budget a fault is about.
+func (f fault) user() string { return users()[f.Seat%2] }
 
 // skew moves what every record says of when its key goes on, as if the worker
 // that wrote it had a clock that was ahead or behind.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,10 +45,12 @@ type message struct {
 	Clock time.Duration
 }
 
+const longest = 8 * time.Second
+
 // An answer is what a call of the handler does.
 type answer struct {
 	What act
-	For  time.Duration // that it is about
+	For  time.Duration // that it is about, up to longest
 	Late bool          // in the second step
 }
 
@@ -77,8 +80,9 @@ const (
 // at a time.
 type fault struct {
 	What  mishap
-	Seat  int // of seats
-	Point int // of the seat, counted over its processes; zero: at At
+	Seat  int    // of seats
+	Step  string // the points that count end with it
+	Point int    // of the seat, counted over its processes; zero: at At
 	At    time.Duration
 	For   time.Duration
 }
@@ -93,13 +97,18 @@ const (
 	down    mishap = "down"   // the server
 	records mishap = "records refuse"
 	budgets mishap = "budgets away"
-	forget  mishap = "forget" // a consumer is deleted
-	ahead   mishap = "ahead"  // a user's budget was written by a clock that was ahead
-	behind  mishap = "behind" // or behind
-	skew    mishap = "skew"   // so was every record's next move
+	forget  mishap = "forget"      // a consumer is deleted
+	passed  mishap = "passed over" // is what a consumer should deliver
+	ahead   mishap = "ahead"       // a user's budget was written by a clock that was ahead
+	behind  mishap = "behind"      // or behind
+	skew    mishap = "skew"        // so was every record's next move
 )
 
 func seats() []string { return []string{"worker 1", "worker 2", "scheduler", "publisher", "person"} }
+
+func users() []string { return []string{"ada", "bob"} }
+
+func downstreams() []string { return []string{"here", "there"} }
 
 const (
 	scheduling = 2
@@ -120,7 +129,11 @@ func scenarios() *rapid.Generator[scenario] {
 			Floor:    rapid.SampledFrom([]float64{1, 1, 0.2}).Draw(t, "floor"),
 			Keys:     rapid.SliceOfN(keys(), 1, 8).Draw(t, "keys"),
 		}
-		s.Messages = rapid.SliceOfN(messages(len(s.Keys)), 0, 6).Draw(t, "messages")
+		more := 6
+		if b := rapid.SampledFrom([]string{"", "", "", "user", "task", "downstream"}).Draw(t, "budget that binds"); b != "" {
+			s.Keys, more = s.binding(b).Draw(t, "likes"), 1
+		}
+		s.Messages = rapid.SliceOfN(messages(len(s.Keys)), 0, more).Draw(t, "messages")
 		for i := range s.Keys { // each at least once
 			m := messages(1).Draw(t, "message")
 			m.Key, m.Other = i, false
@@ -136,14 +149,39 @@ func keys() *rapid.Generator[key] {
 	return rapid.Custom(func(t *rapid.T) key {
 		k := key{
 			Effect:     rapid.SampledFrom([]mulligan.Effect{mulligan.Pure, mulligan.Keyed, mulligan.Once}).Draw(t, "effect"),
-			Downstream: rapid.SampledFrom([]string{"here", "there"}).Draw(t, "downstream"),
-			User:       rapid.SampledFrom([]string{"", "ada", "bob"}).Draw(t, "user"),
+			Downstream: rapid.SampledFrom(downstreams()).Draw(t, "downstream"),
+			User:       rapid.SampledFrom(append(users(), "")).Draw(t, "user"),
 			Task:       rapid.SampledFrom([]string{"", "", "errand"}).Draw(t, "task"),
 		}
 		k.Steps = k.Effect != mulligan.Pure && rapid.Bool().Draw(t, "steps")
 		k.Script = rapid.SliceOfN(answers(), 0, 6).Draw(t, "script")
+		if rapid.IntRange(0, 4).Draw(t, "one answer") == 4 {
+			k.Script = slices.Repeat([]answer{answers().Draw(t, "answer")}, 6)
+		}
 		return k
 	})
+}
+
+// binding are keys that draw on the same budget, and fail.
+func (s *scenario) binding(b string) *rapid.Generator[[]key] {
+	down, user, task := s.Keys[0].Downstream, "", ""
+	switch b {
+	case "user":
+		user = "ada"
+	case "task":
+		task = "errand"
+	case "downstream":
+		s.Floor = 0.02
+	}
+	fails := rapid.Custom(func(t *rapid.T) answer {
+		return answer{What: rapid.SampledFrom([]act{unstarted, unstarted, unstarted, unstarted, transient, after, change}).Draw(t, "what"), For: seconds(1, 3).Draw(t, "for")}
+	})
+	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) key {
+		k := keys().Draw(t, "key")
+		k.Downstream, k.User, k.Task = down, user, task
+		k.Script = rapid.SliceOfN(fails, 2, 4).Draw(t, "script")
+		return k
+	}), 5, 10)
 }
 
 func answers() *rapid.Generator[answer] {
@@ -151,7 +189,7 @@ func answers() *rapid.Generator[answer] {
 		return answer{
 			What: rapid.SampledFrom([]act{succeed, transient, transient, unstarted, unstarted, tooLate, after, after, snooze, slow, hang, deaf,
 				panics, change, changeTo, unusable, permanent, refused, doubtful, poison}).Draw(t, "what"),
-			For:  seconds(1, 8).Draw(t, "for"),
+			For:  seconds(1, int(longest.Seconds())).Draw(t, "for"),
 			Late: rapid.Bool().Draw(t, "late"),
 		}
 	})
@@ -175,18 +213,27 @@ func messages(keys int) *rapid.Generator[message] {
 
 func faults() *rapid.Generator[fault] {
 	return rapid.Custom(func(t *rapid.T) fault {
-		f := fault{What: rapid.SampledFrom([]mishap{crash, crash, crash, freeze, freeze, stall, leave, down, records, budgets, forget, ahead, behind, skew}).Draw(t, "what"),
+		f := fault{What: rapid.SampledFrom([]mishap{crash, crash, crash, freeze, freeze, stall, leave, down, records, budgets, forget, passed, ahead, behind, skew}).Draw(t, "what"),
 			Seat: rapid.IntRange(0, 4).Draw(t, "seat"), For: seconds(0, 45).Draw(t, "for")}
 		switch f.What {
 		case crash, freeze, stall, leave:
 			if f.Seat != publishing { // which passes none
-				f.Point = rapid.IntRange(1, 60).Draw(t, "point")
+				if f.Step = steps().Draw(t, "step"); f.Step == "" {
+					f.Point = rapid.IntRange(1, 60).Draw(t, "point")
+					return f
+				}
+				f.Point = rapid.IntRange(1, 6).Draw(t, "point")
 				return f
 			}
 		}
 		f.At = seconds(0, 40).Draw(t, "at")
 		return f
 	})
+}
+
+// steps are those behind which a move is half done; some faults happen anywhere.
+func steps() *rapid.Generator[string] {
+	return rapid.SampledFrom([]string{"", "", "", "handler after", ".publish after", ".ack after", ".store after", ".letter after"})
 }
 
 // GoString is the scenario as rapid shows it.

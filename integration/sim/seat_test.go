@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,11 +20,16 @@ type seat struct {
 	run  func(p *process) error
 	note func(f fault) // told of every fault that happens
 
-	mu     sync.Mutex
-	fates  []fault // that happen at a point, the points counted over all processes
+	mu    sync.Mutex
+	fates []*fate
+	now   *process
+	all   []*process
+}
+
+// A fate is a fault that happens at a point, the points counted over all processes.
+type fate struct {
+	fault
 	passed int
-	now    *process
-	all    []*process
 }
 
 // A process may be frozen, and it may end at once: from then on nothing that it
@@ -88,8 +94,8 @@ func (s *seat) occupy(ctx context.Context) (err error) {
 }
 
 // pass is told each point that the process passes.
-func (p *process) pass(string) {
-	if f, ok := p.seat.fate(); ok {
+func (p *process) pass(point string) {
+	if f, ok := p.seat.fate(point); ok {
 		p.suffer(f)
 	}
 	p.await()
@@ -115,16 +121,18 @@ func (p *process) await() {
 }
 
 // fate counts a point and returns what happens there.
-func (s *seat) fate() (f fault, ok bool) {
+func (s *seat) fate(point string) (now fault, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.passed++
 	for _, f := range s.fates {
-		if f.Point == s.passed {
-			return f, true
+		if !strings.HasSuffix(point, f.Step) {
+			continue
+		}
+		if f.passed++; f.passed == f.Point {
+			now, ok = f.fault, true
 		}
 	}
-	return f, false
+	return now, ok
 }
 
 func (p *process) suffer(f fault) {

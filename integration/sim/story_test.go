@@ -31,7 +31,7 @@ func (v violation) String() string { return "\n" + v.rule + ": " + v.what }
 type blame func(rule, format string, args ...any)
 
 func (s *story) violations() (found []violation) {
-	for _, check := range []func(blame){s.nothingIsLost, s.nothingStays, s.effectsAreFew, s.doneIsDone, s.attemptsAreFew, s.timesAreKept, s.hintsAreKept,
+	for _, check := range []func(blame){s.nothingIsLost, s.nothingStays, s.effectsAreFew, s.doneIsDone, s.attemptsAreFew, s.crashesAreFew, s.totalsAreKept, s.timesAreKept, s.hintsAreKept,
 		s.taskIsBounded, s.userIsBounded, s.downstreamIsBounded, s.lettersTell, s.retriesAreOnRecord} {
 		check(func(rule, format string, args ...any) {
 			found = append(found, violation{rule, fmt.Sprintf(format, args...)})
@@ -131,23 +131,34 @@ func (s *story) faultsIn(from, to time.Time, what ...mishap) (n int) {
 // a crash, is the same.
 type retry struct {
 	*run
-	before *run // the last one to end before it; nil if none is known
+	planned *run // with whose end it was planned, at the earliest; nil if that is not known
 }
 
 // retries are those of the keys that match, in the order in which they began.
 func (s *story) retries(match func(key) bool) (all []retry) {
-	type name struct{ key, number string }
-	seen := map[name]bool{}
-	last := map[string]*run{}
+	type name struct {
+		key          string
+		life, number int
+	}
+	seen := map[name][]*run{}
 	for _, r := range s.runs {
-		n := name{r.key, fmt.Sprint(r.attempt, " of ", s.lives(r.key, r.begun))}
-		if r.attempt > 1 && !seen[n] && match(s.keyNamed(r.key)) {
-			all = append(all, retry{r, last[r.key]})
+		n := name{r.key, s.lives(r.key, r.begun), r.attempt}
+		if r.attempt > 1 && len(seen[n]) == 0 && match(s.keyNamed(r.key)) {
+			all = append(all, retry{r, firstToEnd(seen[name{n.key, n.life, n.number - 1}], r.begun)})
 		}
-		seen[n] = true
-		last[r.key] = r
+		seen[n] = append(seen[n], r)
 	}
 	return all
+}
+
+// firstToEnd is the run that ended first, if one did before a time.
+func firstToEnd(runs []*run, before time.Time) (first *run) {
+	for _, r := range runs {
+		if !r.ended.IsZero() && !r.ended.After(before) && (first == nil || r.ended.Before(first.ended)) {
+			first = r
+		}
+	}
+	return first
 }
 
 // spare is how many messages of the keys that match came besides the first ones:

@@ -49,7 +49,7 @@ func live(t *testing.T, s scenario) *story {
 		st := &seat{name: name, env: w.env, run: w.runner(i), note: w.happened}
 		for _, f := range s.Faults {
 			if f.Point > 0 && f.Seat == i {
-				st.fates = append(st.fates, f)
+				st.fates = append(st.fates, &fate{fault: f})
 			}
 		}
 		w.seats = append(w.seats, st)
@@ -86,7 +86,7 @@ func (w *world) runner(i int) func(p *process) error {
 	}
 	return func(p *process) error {
 		worker := &consumer.Worker{Conn: p.conn, Concurrency: w.Slots, UserRate: userRate(), Downstreams: map[string]consumer.Downstream{}}
-		for _, d := range []string{"here", "there"} {
+		for _, d := range downstreams() {
 			worker.Downstreams[d] = consumer.Downstream{Cap: tokenCap, Ratio: tokenRatio, Floor: w.Floor}
 		}
 		for _, k := range w.kinds() {
@@ -98,7 +98,7 @@ func (w *world) runner(i int) func(p *process) error {
 
 // kinds are one for each effect and downstream.
 func (w *world) kinds() (all []mulligan.Kind) {
-	for _, d := range []string{"here", "there"} {
+	for _, d := range downstreams() {
 		for _, e := range []mulligan.Effect{mulligan.Pure, mulligan.Keyed, mulligan.Once} {
 			all = append(all, mulligan.Kind{Name: kindOf(key{Effect: e, Downstream: d}), Effect: e, Downstream: d,
 				Policy: mulligan.Policy{Attempts: w.Attempts, Total: w.Total, Timeout: timeout}})
@@ -172,6 +172,8 @@ func (w *world) mishap(t *testing.T, f fault) {
 		back()
 	case forget:
 		w.forget(t, f)
+	case passed:
+		w.passOver(t, f)
 	case ahead, behind:
 		w.misdate(t, f)
 	case skew:
