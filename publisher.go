@@ -374,6 +374,7 @@ const (
 	codeNoStorage        = 10047
 	codeTooLarge         = 10054
 	codeStoreFailed      = 10077
+	codeInProcess        = 10158 // a cluster is just storing a message with the same id
 )
 
 func publishError(err error) error {
@@ -385,12 +386,17 @@ func publishError(err error) error {
 			return fmt.Errorf("%w: %w", ErrStreamFull, err)
 		case codeTooLarge:
 			return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		case codeInProcess:
+			return fmt.Errorf("%w: %w; publish it again with the same ID", ErrUnconfirmed, err)
+		}
+		if call.Unanswered(err) {
+			return fmt.Errorf("%w: %w", errAway, err)
 		}
 		return err
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("%w (%w)", ErrNoTopology, err)
+		return fmt.Errorf("%w: the stream of jobs has no leader just now, or was deleted (then run `mulligan provision`): %w", errAway, err)
 	}
 	return fmt.Errorf("%w: %w; publish it again with the same ID", ErrUnconfirmed, err)
 }

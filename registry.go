@@ -161,7 +161,7 @@ func readKind(name string, b []byte) (Kind, error) {
 }
 
 func notProvisioned(err error) error {
-	if errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrNoStreamResponse) {
+	if errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("%w (%w)", ErrNoTopology, err)
 	}
 	return err
