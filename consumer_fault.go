@@ -136,11 +136,7 @@ func PassedOver(ctx context.Context, js jetstream.JetStream, info *jetstream.Con
 }
 
 // rescue adopts what the consumer has passed over.
-func (c consumerSpec) rescue(ctx context.Context, js jetstream.JetStream) error {
-	info, err := ConsumerInfo(ctx, js, c.Stream, c.Durable)
-	if err != nil {
-		return err
-	}
+func (c consumerSpec) rescue(ctx context.Context, js jetstream.JetStream, info *jetstream.ConsumerInfo) error {
 	subject, err := PassedOver(ctx, js, info)
 	if err != nil || subject == "" {
 		return err

@@ -187,7 +187,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 	case c.downstream == "": // a scheduler's filter never changes
 		return call.Err(ctx, "consumer.update", func() error { return update(ctx, js, c.Stream, cfg, want) })
 	case same:
-		return c.rescue(ctx, js)
+		return c.rescue(ctx, js, have)
 	}
 	for _, f := range added {
 		if !slices.Contains(pending, f) {
