@@ -100,12 +100,8 @@ func (c consumerSpec) rivals(ctx context.Context, js jetstream.JetStream, refusa
 	if !errors.As(refusal, &api) || api.ErrorCode != notUnique && api.ErrorCode != unfiltered {
 		return refusal
 	}
-	s, err := js.Stream(ctx, c.Stream)
-	if err != nil {
-		return refusal
-	}
-	list := s.ListConsumers(ctx)
-	for info := range list.Info() {
+	all, _ := consumersOf(ctx, js, c.Stream) // those that it got to know
+	for _, info := range all {
 		if info.Config.Metadata[metaVersion] == "" {
 			refusal = fmt.Errorf("%w; remove the foreign one with `nats consumer rm %s %s`", refusal, c.Stream, info.Name)
 		}
@@ -140,11 +136,7 @@ func PassedOver(ctx context.Context, js jetstream.JetStream, info *jetstream.Con
 }
 
 // rescue adopts what the consumer has passed over.
-func (c consumerSpec) rescue(ctx context.Context, js jetstream.JetStream) error {
-	info, err := ConsumerInfo(ctx, js, c.Stream, c.Durable)
-	if err != nil {
-		return err
-	}
+func (c consumerSpec) rescue(ctx context.Context, js jetstream.JetStream, info *jetstream.ConsumerInfo) error {
 	subject, err := PassedOver(ctx, js, info)
 	if err != nil || subject == "" {
 		return err

@@ -187,7 +187,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error 
 	case c.downstream == "": // a scheduler's filter never changes
 		return call.Err(ctx, "consumer.update", func() error { return update(ctx, js, c.Stream, cfg, want) })
 	case same:
-		return c.rescue(ctx, js)
+		return c.rescue(ctx, js, have)
 	}
 	for _, f := range added {
 		if !slices.Contains(pending, f) {
@@ -257,12 +257,11 @@ func sameConsumer(have, want jetstream.ConsumerConfig) bool {
 // release takes this consumer's filters out of any other: on a work queue one
 // subject has one consumer.
 func (c consumerSpec) release(ctx context.Context, js jetstream.JetStream) error {
-	s, err := js.Stream(ctx, c.Stream)
+	all, err := consumersOf(ctx, js, c.Stream)
 	if err != nil {
 		return notProvisioned(err)
 	}
-	list := s.ListConsumers(ctx)
-	for info := range list.Info() {
+	for _, info := range all {
 		if info.Name == c.Durable || info.Config.Metadata[metaDownstream] == "" {
 			continue
 		}
@@ -279,7 +278,21 @@ func (c consumerSpec) release(ctx context.Context, js jetstream.JetStream) error
 			return fmt.Errorf("take kinds from downstream %s: %w", other.downstream, err)
 		}
 	}
-	return list.Err()
+	return nil
+}
+
+// consumersOf are the consumers of a stream. The client's list has to be read to
+// its end: what reads no further leaves a goroutine behind for ever.
+func consumersOf(ctx context.Context, js jetstream.JetStream, stream string) (all []*jetstream.ConsumerInfo, err error) {
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	list := s.ListConsumers(ctx)
+	for info := range list.Info() {
+		all = append(all, info)
+	}
+	return all, list.Err()
 }
 
 // adopt moves the messages of filters up to a place of the stream to the end of

@@ -38,7 +38,7 @@ func deployed(t *testing.T, e *natstest.Env, b *book, heeds bool) {
 	pub := &mulligan.Publisher{Conn: e.Conn, Kinds: []mulligan.Kind{d.kind}}
 	worker := &service{fate: d.fate, run: d.work}
 	while(t, func() {
-		d.lives(t, 5, func(id string) (int, bool) { return d.live(t, id, pub, worker), false })
+		d.lives(t, 2, func(id string) (int, bool) { return d.live(t, id, pub, worker), false })
 		time.Sleep(late) // the last one may still try to acknowledge what is no more
 	}, worker, &service{fate: d.fate, run: func(ctx context.Context) error { return (&scheduler.Scheduler{Conn: e.Conn}).Run(ctx) }})
 }

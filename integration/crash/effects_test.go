@@ -110,7 +110,7 @@ func deedTales() (all []tale) {
 			s := &scene{Env: e, fate: &fate{book: b, deaf: starts}, deed: d, kind: kind, pub: &mulligan.Publisher{Conn: e.Conn, Kinds: []mulligan.Kind{kind}},
 				down: &downlog{honours: d.effect == mulligan.Keyed, did: map[string]int{}, keys: map[string]int{}, spoke: map[string]string{}}}
 			while(t, func() {
-				s.lives(t, 5, func(id string) (int, bool) { return s.play(t, id) })
+				s.lives(t, 2, func(id string) (int, bool) { return s.play(t, id) })
 			}, &service{fate: s.fate, run: s.work},
 				&service{fate: s.fate, run: func(ctx context.Context) error { return (&scheduler.Scheduler{Conn: e.Conn}).Run(ctx) }})
 		}})

@@ -72,7 +72,7 @@ func personTales() (all []tale) {
 				runs: map[string]int{}, down: &downlog{did: map[string]int{}, keys: map[string]int{}, spoke: map[string]string{}}}
 			quiet := &fate{book: b, deaf: func(string) bool { return true }} // only the person's program crashes
 			while(t, func() {
-				d.lives(t, 5, func(id string) (int, bool) { return d.live(t, id, quiet), false })
+				d.lives(t, 2, func(id string) (int, bool) { return d.live(t, id, quiet), false })
 			}, &service{fate: quiet, run: func(ctx context.Context) error { return (&scheduler.Scheduler{Conn: e.Conn}).Run(ctx) }})
 		}})
 	}

@@ -18,9 +18,9 @@ import (
 
 func hooked(ctx context.Context, hook call.Hook) context.Context { return call.With(ctx, hook) }
 
-// A tale is one life, told with a server of its own: once without a crash, which
-// lists the places that are passed, then once for each moment with a crash exactly
-// then.
+// A tale is one life, told with a server of its own: twice without a crash, which
+// lists the places that are always passed, then once for each moment with a crash
+// exactly then.
 type tale struct {
 	name string
 	// tell prepares the stage, and calls lives.
@@ -31,12 +31,16 @@ type tale struct {
 // and whether a person was needed.
 type life func(id string) (runs int, doubt bool)
 
-// lives lives a life without a crash, then with one at each moment, then with two.
+// lives lives a life twice without a crash, then with one at each moment, then with
+// two.
 func (f *fate) lives(t *testing.T, pairs int, live life) {
 	t.Helper()
 	f.begin()
 	base, doubt := live("whole")
 	moments := f.moments()
+	f.begin()
+	live("again")
+	moments = common(moments, f.moments())
 	if len(moments) == 0 {
 		t.Fatal("no point is passed")
 	}
@@ -64,6 +68,19 @@ func (f *fate) lives(t *testing.T, pairs int, live life) {
 		}
 	}
 	t.Logf("%d moments, %d runs without a crash", len(moments), base)
+}
+
+// common are the places that both lives pass: some are passed only if one process
+// happens to be faster than another, such as a worker than the person who replays.
+func common(one, other [][]place) (both [][]place) {
+	all := slices.Concat(other...)
+	for _, moment := range one {
+		moment = slices.DeleteFunc(moment, func(p place) bool { return !slices.Contains(all, p) })
+		if len(moment) > 0 {
+			both = append(both, moment)
+		}
+	}
+	return both
 }
 
 // A book has the points at which processes crashed in all tales, and the most that

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mulligan-queue/mulligan"
 )
 
 // A fate is told every point that the processes of a tale pass, and ends one of
@@ -19,12 +21,15 @@ type fate struct {
 	slow map[string]time.Duration
 	// deaf points are passed by whoever starts, and are another tale's.
 	deaf func(point string) bool
+	// prompt has another process take the place of one that crashed at once.
+	prompt bool
 
 	mu      sync.Mutex
 	passed  []passing
 	seen    map[string]int
 	crashes []place
 	died    []place
+	pair    bool // two crash
 }
 
 // A place in a life is a point and how often it was passed, this time included.
@@ -50,7 +55,7 @@ func (f *fate) begin(crashes ...place) {
 	synctest.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.passed, f.seen, f.crashes, f.died = nil, map[string]int{}, crashes, nil
+	f.passed, f.seen, f.crashes, f.died, f.pair = nil, map[string]int{}, crashes, nil, len(crashes) > 1
 }
 
 // meets notes a point, and reports whether the process that passes it ends there.
@@ -168,9 +173,30 @@ func (s *service) keep(ctx context.Context, t *testing.T) {
 		s.mu.Lock()
 		s.now = p
 		s.mu.Unlock()
-		if <-p.ended; p.err != nil && !p.crashed.Load() && !strings.Contains(p.err.Error(), "did not stop") {
+		<-p.ended
+		if p.crashed.Load() {
+			s.fate.mourn(ctx)
+			continue
+		}
+		if p.err != nil && !strings.Contains(p.err.Error(), "did not stop") {
 			t.Error(p.err)
 		}
+	}
+}
+
+// mourn waits until another process takes the place of one that has crashed: until
+// shortly before what was in hand comes back, since to idle until then costs more
+// than all else. Where two crash it is at once.
+func (f *fate) mourn(ctx context.Context) {
+	f.mu.Lock()
+	wait := mulligan.AckWait - 5*time.Second
+	if f.pair || f.prompt {
+		wait = 0
+	}
+	f.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
 	}
 }
 

@@ -133,6 +133,6 @@ func conflict(t *testing.T, e *natstest.Env, b *book) {
 		defer p.mu.Unlock()
 		return p.runs[id], false
 	}
-	while(t, func() { p.lives(t, 5, live) }, &service{fate: p.fate, run: p.work},
+	while(t, func() { p.lives(t, 2, live) }, &service{fate: p.fate, run: p.work},
 		&service{fate: p.fate, run: func(ctx context.Context) error { return (&scheduler.Scheduler{Conn: e.Conn}).Run(ctx) }})
 }

@@ -8,14 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/consumer"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 )
 
-// startTales have a worker of a new version start where an old one has been: it
-// mends the streams, takes a kind over from another downstream and adopts its
-// queued jobs.
+// startTales have a worker of a new version start where an old one has been, and
+// an operator: it mends the streams and consumers, takes a kind over from another
+// downstream, and adopts its queued jobs and a retry that was passed over.
 func startTales() []tale {
 	return []tale{{"a worker that starts behind another version", func(t *testing.T, e *natstest.Env, b *book) {
 		// To adopt a job takes so long that the lock has to be held meanwhile.
@@ -66,7 +68,7 @@ func startLate(t *testing.T, e *natstest.Env, f *fate, id string) int {
 	}, worker)
 	mu.Lock()
 	defer mu.Unlock()
-	if len(ran) != waiting {
+	if len(ran) != waiting+1 {
 		t.Errorf("%s: jobs that ran: %v; crashes at %v", id, ran, f.ends())
 	}
 	settled(t, e, f)
@@ -118,13 +120,43 @@ func before(t *testing.T, e *natstest.Env, pub *mulligan.Publisher) {
 	cfg.Description = "old"
 	_, err = e.JS.UpdateStream(ctx, cfg)
 	must(err)
-	must(e.JS.DeleteConsumer(ctx, e.Topology.RetriesStream(), mulligan.DurableName("new")))
+	pushed := e.Topology.DeferredQueue("new")
+	c, err = e.JS.Consumer(ctx, pushed.Stream, pushed.Durable)
+	must(err)
+	push := c.CachedInfo().Config
+	push.DeliverSubject, push.MaxWaiting = e.Conn.NewInbox(), 0 // nobody is there: nothing is in hand
+	must(e.JS.DeleteConsumer(ctx, pushed.Stream, pushed.Durable))
+	_, err = e.JS.CreatePushConsumer(ctx, pushed.Stream, push)
+	must(err)
+	passOver(t, e, pub.Kinds[1].Name)
 	s, err := e.JS.Consumer(ctx, e.Topology.RetriesStream(), mulligan.SchedulerConsumer)
 	must(err)
 	had := s.CachedInfo().Config
 	had.AckWait = time.Minute
 	_, err = e.JS.UpdateConsumer(ctx, e.Topology.RetriesStream(), had)
 	must(err)
+}
+
+// passOver has a retry that is due lie before the place that its consumer was put
+// at by hand.
+func passOver(t *testing.T, e *natstest.Env, kind string) {
+	t.Helper()
+	ctx, due := t.Context(), e.Topology.DueQueue("new")
+	job, err := mulligan.OpenJob(kind, "passed", &nats.Msg{}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack, err := e.JS.PublishMsg(ctx, job.Moved(mulligan.Subject(due.Root, kind, "passed")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	retries, err := e.JS.Stream(ctx, due.Stream)
+	if err == nil {
+		_, err = retries.ResetConsumerToSequence(ctx, due.Durable, ack.Sequence+1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // settled checks that nothing is left to be done by the next one that starts.
