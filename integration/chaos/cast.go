@@ -30,14 +30,14 @@ func (r *rig) cast() error {
 	}
 	for _, name := range servers() {
 		file := filepath.Join(r.Dir, name+".conf")
-		if err := os.WriteFile(file, []byte(serverConfig(r.Dir, name)), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(r.serverConfig(name)), 0o600); err != nil {
 			return err
 		}
 		r.processes[name].args = []string{r.program(programNATS), "-c", file}
 	}
 	for _, name := range workers() {
 		for version := 1; version <= 2; version++ {
-			text := "topology: {replicas: 3}\n" + witness.WorkerConfig(r.Seed, name, "http://"+address(downstream)+downstreamPort, version)
+			text := "topology: {replicas: 3, events_max_bytes: 33554432}\n" + witness.WorkerConfig(r.Seed, name, "http://"+address(downstream)+downstreamPort, version)
 			if err := os.WriteFile(r.configFile(name, version), []byte(text), 0o600); err != nil {
 				return err
 			}
