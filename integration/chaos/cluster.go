@@ -36,11 +36,7 @@ const adminPassword = "of the sandbox"
 // serverConfig is the configuration file of one of three servers. Clients that
 // say nothing are in the account of the jobs. The limit of JetStream is below
 // what the small disk has, for raft's logs and the rest are not counted.
-func (r *rig) serverConfig(name string) string {
-	flush := "2m" // the default
-	if r.flushes() {
-		flush = "always"
-	}
+func serverConfig(dir, name string) string {
 	var routes []string
 	for _, other := range servers() {
 		routes = append(routes, "nats-route://"+address(other)+":6222")
@@ -49,7 +45,7 @@ func (r *rig) serverConfig(name string) string {
 server_name: %s
 listen: "%s:4222"
 server_tags: [%q]
-jetstream { store_dir: %q, max_file_store: 96MB, max_memory_store: 64MB, sync_interval: %s }
+jetstream { store_dir: %q, max_file_store: 96MB, max_memory_store: 64MB }
 cluster { name: chaos, listen: "%s:6222", routes: [%s] }
 accounts {
   SYS: { users: [{user: admin, password: %q}] }
@@ -57,7 +53,7 @@ accounts {
 }
 system_account: SYS
 no_auth_user: jobs
-`, name, address(name), name, storeOf(r.Dir, name), flush, address(name), strings.Join(routes, ", "), adminPassword)
+`, name, address(name), name, storeOf(dir, name), address(name), strings.Join(routes, ", "), adminPassword)
 }
 
 // A cluster is how the rig reaches the servers.

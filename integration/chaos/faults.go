@@ -132,17 +132,13 @@ func (p plan) check() error {
 	return nil
 }
 
-// flushes reports whether the servers write to disk before they answer, as
-// sync_interval: always has it. Those of every other seed do it afterwards.
-func (p plan) flushes() bool { return p.Seed%2 == 0 }
-
-// has reports whether faults of a kind are drawn. A server that writes
-// afterwards loses jobs when its disk is full: it has to be asked for.
+// has reports whether faults of a kind are drawn. A disk that is full of what
+// is not JetStream's has to be asked for: see the README.
 func (p plan) has(what string) bool {
 	if len(p.Only) > 0 {
 		return slices.Contains(p.Only, what)
 	}
-	return what != diskFull || p.flushes()
+	return what != diskFull
 }
 
 // draw draws the faults of a plan, by when they begin.

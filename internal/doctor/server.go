@@ -80,16 +80,15 @@ type storage struct {
 	} `json:"stats"`
 }
 
-// flush checks how often the server flushes. What it answered before that is
-// lost with the power; and where it writes after it answers, a full disk of one
-// server of three loses jobs that the others have.
+// flush checks how often the server flushes: an answer before that is lost with
+// the power.
 func (f *findings) flush(page storage) {
 	if page.Config.SyncAlways {
 		f.ok(checkFlush, "before every answer")
 		return
 	}
 	f.warn(checkFlush, fmt.Sprintf("every %v", page.Config.SyncInterval),
-		"set jetstream { sync_interval: always } in the config of every nats-server if an accepted job must survive a loss of power of a single server, or the full disk of one of three")
+		"set jetstream { sync_interval: always } in nats-server's config if an accepted job must survive a loss of power of a single server")
 }
 
 // room checks how near the server is to its limit, where it refuses jobs.
@@ -98,7 +97,7 @@ func (f *findings) room(page storage) {
 	used, most := page.Stats.Storage>>20, page.Config.MaxStorage>>20
 	detail := fmt.Sprintf("%d of %d MiB that JetStream may use", used, most)
 	if used >= most-most/5 {
-		f.warn(check, detail, "make room, or raise max_file_store in nats-server's config, but keep it well below the volume: at this limit jobs are refused, on a full volume the server gives up")
+		f.warn(check, detail, "make room now, or raise max_file_store in nats-server's config, but keep it well below the volume: at this limit jobs are refused and purges may be too; a full volume may lose jobs that were accepted")
 		return
 	}
 	f.ok(check, "%s; its volume must have more", detail)
