@@ -108,7 +108,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	err := call.Patiently(ctx, startWait, func() error { return w.prepare(ctx) }, func(err error) {
 		w.Log.Warn().Err(err).Msg("begin; trying again")
 	})
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // it was to end before it had begun
+	case err != nil:
 		return fmt.Errorf("worker: %w", err)
 	}
 	service, err := w.announce()

@@ -124,9 +124,9 @@ func TestDeployNATSConfigIsAsTheEmbeddedServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if opts.MaxPayload != embedded.MaxPayload || !opts.JetStream || !opts.SyncAlways || opts.HTTPPort != 8222 || opts.StoreDir != "/data" {
-		t.Errorf("got max_payload %d, JetStream %v, sync always %v, monitoring port %d, data in %s",
-			opts.MaxPayload, opts.JetStream, opts.SyncAlways, opts.HTTPPort, opts.StoreDir)
+	if opts.MaxPayload != embedded.MaxPayload || !opts.JetStream || !opts.SyncAlways || opts.JetStreamMaxStore != 4<<30 || opts.HTTPPort != 8222 || opts.StoreDir != "/data" {
+		t.Errorf("got max_payload %d, JetStream %v, sync always %v, at most %d bytes, monitoring port %d, data in %s",
+			opts.MaxPayload, opts.JetStream, opts.SyncAlways, opts.JetStreamMaxStore, opts.HTTPPort, opts.StoreDir)
 	}
 }
 

@@ -63,7 +63,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	err := call.Patiently(ctx, startWait, func() error { return s.begin(ctx) }, func(err error) {
 		s.Log.Warn().Err(err).Msg("begin; trying again")
 	})
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // it was to end before it had begun
+	case err != nil:
 		return fmt.Errorf("scheduler: %w", err)
 	}
 	spent := pull.From(s.js, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)

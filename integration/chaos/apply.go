@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -38,8 +37,10 @@ func (r *rig) apply(ctx context.Context, f fault) error {
 		return fast(context.WithoutCancel(ctx), f.Target)
 	case "reset links":
 		return reset(ctx, f.Target)
-	case "disk full":
-		return r.diskFull(ctx, f)
+	case diskFull:
+		return r.fullDisk(ctx, f)
+	case "store full":
+		return r.fullStore(ctx, f)
 	case "upgrade":
 		return r.upgrade(ctx)
 	case "recreate":
@@ -101,17 +102,6 @@ func (f fault) ways() (ways []way) {
 		}
 	}
 	return ways
-}
-
-// diskFull fills the small disk. The server gives JetStream up when it notices;
-// as its operator would, we make room and start it again.
-func (r *rig) diskFull(ctx context.Context, f fault) error {
-	if err := fill(r.Dir); err != nil {
-		return err
-	}
-	wait(ctx, f.For)
-	p := r.processes[f.Target]
-	return errors.Join(os.Remove(ballast(r.Dir)), p.end(syscall.SIGTERM), p.start())
 }
 
 // upgrade replaces the workers by those of the next version, one after the other.

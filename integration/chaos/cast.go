@@ -33,7 +33,7 @@ func (r *rig) cast() error {
 	}
 	for _, name := range servers() {
 		file := filepath.Join(r.Dir, name+".conf")
-		if err := os.WriteFile(file, []byte(serverConfig(r.Dir, name)), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(r.serverConfig(name)), 0o600); err != nil {
 			return err
 		}
 		r.processes[name].args = []string{r.program(programNATS), "-c", file}

@@ -7,11 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -37,8 +34,13 @@ func streams() []string {
 const adminPassword = "of the sandbox"
 
 // serverConfig is the configuration file of one of three servers. Clients that
-// say nothing are in the account of the jobs.
-func serverConfig(dir, name string) string {
+// say nothing are in the account of the jobs. The limit of JetStream is below
+// what the small disk has, for raft's logs and the rest are not counted.
+func (r *rig) serverConfig(name string) string {
+	dir, limit := r.Dir, "96MB"
+	if r.Mode != "" {
+		limit = "2GB"
+	}
 	var routes []string
 	for _, other := range servers() {
 		routes = append(routes, "nats-route://"+address(other)+":6222")
@@ -46,7 +48,8 @@ func serverConfig(dir, name string) string {
 	return fmt.Sprintf(`
 server_name: %s
 listen: "%s:4222"
-jetstream { store_dir: %q, max_file_store: 4GB, max_memory_store: 64MB }
+server_tags: [%q]
+jetstream { store_dir: %q, max_file_store: %s, max_memory_store: 64MB }
 cluster { name: chaos, listen: "%s:6222", routes: [%s] }
 accounts {
   SYS: { users: [{user: admin, password: %q}] }
@@ -55,7 +58,7 @@ accounts {
 system_account: SYS
 no_auth_user: jobs
 prof_port: %d
-`, name, address(name), storeOf(dir, name), address(name), strings.Join(routes, ", "), adminPassword, profilePort)
+`, name, address(name), name, storeOf(dir, name), limit, address(name), strings.Join(routes, ", "), adminPassword, profilePort)
 }
 
 // A cluster is how the rig reaches the servers.
@@ -184,26 +187,3 @@ func (c cluster) resetConsumer(ctx context.Context, f fault) (name string, err e
 	}
 	return cfg.Durable, c.ask(ctx, c.nc, "CONSUMER.RESET."+f.With+"."+cfg.Durable, struct{}{})
 }
-
-// fill takes all that is free on the small disk.
-func fill(dir string) error {
-	f, err := os.Create(ballast(dir))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // it is full, or the error below says why not
-	chunk := make([]byte, 64<<10)
-	for len(chunk) > 0 {
-		_, err := f.Write(chunk)
-		if errors.Is(err, syscall.ENOSPC) {
-			chunk = chunk[:len(chunk)/2]
-			continue
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func ballast(dir string) string { return filepath.Join(storeOf(dir, smallDisk), "ballast") }

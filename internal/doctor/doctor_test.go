@@ -293,21 +293,29 @@ func TestAServerWithoutJetStreamFails(t *testing.T) {
 	}
 }
 
-func TestTheMonitoringPageTellsOfFlushes(t *testing.T) {
-	for _, c := range []struct{ name, page, want string }{
-		{"before every answer", `{"jetstream":{"config":{"sync_interval":120000000000,"sync_always":true}}}`, ""},
-		{"every two minutes", `{"jetstream":{"config":{"sync_interval":120000000000}}}`, "every 2m0s"},
-		{"a page that does not tell", `{}`, "does not tell"},
-		{"no page", `not found`, "monitoring page"},
+func TestTheMonitoringPageTellsOfFlushesAndRoom(t *testing.T) {
+	for _, c := range []struct{ name, page, flush, room string }{
+		{"before every answer", `{"jetstream":{"config":{"sync_interval":120000000000,"sync_always":true,"max_storage":104857600},"stats":{"storage":83885000}}}`, "ok", "ok"},
+		{"every two minutes", `{"jetstream":{"config":{"sync_interval":120000000000,"max_storage":104857600}}}`, "every 2m0s", "ok"},
+		{"four fifths are used", `{"jetstream":{"config":{"sync_always":true,"max_storage":104857600},"stats":{"storage":83886080}}}`, "ok", "80 of 100 MiB"},
+		{"more is used than may be", `{"jetstream":{"config":{"sync_always":true,"max_storage":104857600},"stats":{"storage":209715200}}}`, "ok", "200 of 100 MiB"},
+		{"a page that does not tell", `{}`, "does not tell", ""},
+		{"no page", `not found`, "monitoring page", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(c.page)) }))
 			defer page.Close()
 			f := &findings{Doctor: Doctor{Monitor: page.URL}}
 			f.disk(t.Context())
-			got := f.found[0]
-			if (c.want == "") != (got.Status == OK) || !strings.Contains(got.Detail, c.want) {
-				t.Errorf("found %+v, want %q", got, c.want)
+			want := map[string]string{"fsync": c.flush, "disk space": c.room}
+			for _, got := range f.found {
+				if want := want[got.Check]; want == "" || (want == "ok") != (got.Status == OK) || want != "ok" && !strings.Contains(got.Detail, want) {
+					t.Errorf("found %+v, want %q", got, want)
+				}
+				delete(want, got.Check)
+			}
+			if want["fsync"] != "" || want["disk space"] != "" {
+				t.Errorf("found %+v, and nothing of %v", f.found, want)
 			}
 		})
 	}
