@@ -129,6 +129,11 @@ func (c *checker) couldExpire(s *story, l Letter) bool {
 	for i, call := range s.calls {
 		slack = max(slack, s.kind.longestDelay(i+1, call.Answer.Hint))
 	}
+	for _, a := range l.History {
+		if a.Throttled && c.faults.anyCutOff(a.At, a.At) { // what stands in for the downstream says 503 and logs nothing
+			slack = max(slack, s.kind.longestDelay(a.Number, 1))
+		}
+	}
 	return !l.BuriedAt.Add(slack + 2*c.widest()).Before(first)
 }
 
