@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -36,6 +38,9 @@ func (r *rig) overload(ctx context.Context, rep *report) error {
 	if err := r.capacity(ctx, rep); err != nil {
 		return err
 	}
+	if err := r.bound(ctx, rep.Load.Capacity); err != nil {
+		return err
+	}
 	if err := r.pace(rep, overloadTimes*rep.Load.Capacity); err != nil {
 		return err
 	}
@@ -46,12 +51,39 @@ func (r *rig) overload(ctx context.Context, rep *report) error {
 		return err
 	}
 	rep.Load.Left = left.Msgs
+	r.say("overloaded for %v, %d wait; %.1f cores of the machine were busy", r.For, left.Msgs, p.Busy)
+	if err := r.workOff(ctx, rep); err != nil {
+		return err
+	}
 	accepted, err := r.accepted(p)
+	r.say("%.0f jobs a second were accepted meanwhile", float64(accepted)/r.For.Seconds())
+	return err
+}
+
+// bound gives the stream of jobs room for what is done in half the time of the
+// overload. Three times the capacity leaves twice the overload's work behind, which
+// would take twice as long: who wants to be back in time has to turn jobs away.
+func (r *rig) bound(ctx context.Context, capacity float64) error {
+	jobs, err := r.jobs(ctx)
 	if err != nil {
 		return err
 	}
-	r.say("overloaded for %v with %.0f jobs a second, %d wait; %.1f cores of the machine were busy", r.For, float64(accepted)/r.For.Seconds(), left.Msgs, p.Busy)
-	return r.workOff(ctx, rep)
+	const unknown = 4 << 10 // bytes of a job, if none is there to be measured
+	size := float64(unknown)
+	if jobs.Msgs > 0 {
+		size = float64(jobs.Bytes) / float64(jobs.Msgs)
+	}
+	most := int64(capacity * r.For.Seconds() / 2 * size)
+	file := filepath.Join(r.Dir, "bounded.yaml")
+	text := strings.Replace(topology, "}", fmt.Sprintf(", jobs_max_bytes: %d}", most), 1)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return err
+	}
+	if out, err := r.command(ctx, "provision", "--config", file, "--server", serverURL()); err != nil {
+		return fmt.Errorf("bound the stream of jobs: %w\n%s", err, out)
+	}
+	r.say("the stream of jobs takes %d MiB from now on, of %.0f bytes a job", most>>20, size)
+	return nil
 }
 
 // workOff stops the publishers and waits until no job waits to be tried.
