@@ -282,11 +282,7 @@ func httpReset(t *testing.T, w http.ResponseWriter) {
 
 func TestHTTPCallWithoutAnAnswerIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = closed.Close()
+	const closed = "127.0.0.1:1" // below all that servers of tests are given
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
 	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -319,7 +315,7 @@ func TestHTTPCallWithoutAnAnswerIsTriedAgain(t *testing.T) {
 		}
 	})
 	for _, c := range []struct{ name, url, id, want, errType string }{
-		{"nobody listens", "http://" + closed.Addr().String(), "1", "not started, transient", "refused"},
+		{"nobody listens", "http://" + closed, "1", "not started, transient", "refused"},
 		{"the provider dies with the job", behaviour.URL, "reset", "transient", "reset"},
 		{"the provider hangs up without a word", behaviour.URL, "hang-up", "transient", "reset"},
 		{"the result breaks off", behaviour.URL, "cut", "transient", "reset"},
