@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"time"
 )
 
@@ -86,9 +87,19 @@ var (
 // kind's name.
 func ValidKindName(name string) error {
 	if len(name) > maxKindName || !kindName.MatchString(name) {
-		return fmt.Errorf("%w: %.140q is not dot-separated tokens of letters, digits, _ and - (at most %d bytes)", ErrBadKind, name, maxKindName)
+		return fmt.Errorf("%w: %s is not dot-separated tokens of letters, digits, _ and - (at most %d bytes)", ErrBadKind, brief(name), maxKindName)
 	}
 	return nil
+}
+
+// brief is what a stranger wrote, quoted, and no more of it than a line has room for.
+func brief(s string) string {
+	const room = 200 // bytes, in which a name that is one fits
+	quoted := strconv.Quote(s)
+	if len(quoted) > room {
+		return quoted[:room] + "..."
+	}
+	return quoted
 }
 
 // Normal returns k with its defaults filled in, or an error wrapping

@@ -96,7 +96,7 @@ func (p *Publisher) draft(ctx context.Context, job *Job) (*draft, error) {
 		}
 	}
 	if !ok {
-		return d, fmt.Errorf("%w: %.140q; no worker has declared it, and it is not in the publisher's kinds", ErrUnknownKind, job.Kind)
+		return d, fmt.Errorf("%w: %s; no worker has declared it, and it is not in the publisher's kinds", ErrUnknownKind, brief(job.Kind))
 	}
 	if err := d.check(kind, time.Now()); err != nil {
 		return d, err

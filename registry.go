@@ -152,7 +152,7 @@ func readKind(name string, b []byte) (Kind, error) {
 		return k, err
 	}
 	if k.Name != name {
-		return k, fmt.Errorf("it is declared under another name, %.140q", k.Name)
+		return k, fmt.Errorf("it is declared under another name, %s", brief(k.Name))
 	}
 	if n, err := k.Normal(); err == nil {
 		return n, nil
