@@ -59,8 +59,8 @@ func (r Receipt) Ended() bool { return r.State == Done || r.State == Spent || r.
 // again stores nothing new while the first is queued or is done.
 //
 // It fails with [ErrUnknownKind], [ErrBadID], [ErrBadJob], [ErrNoKey],
-// [ErrTooLarge], [ErrKeyConflict], [ErrStreamFull] or [ErrNoTopology], and then
-// stored nothing; [ErrUnconfirmed] says that the server did not answer.
+// [ErrTooLarge], [ErrKeyConflict], [ErrStreamFull], [ErrNoTopology] or
+// [ErrUnavailable], and then stored nothing; [ErrUnconfirmed] says that the server did not answer.
 func (p *Publisher) Publish(ctx context.Context, job Job) (Receipt, error) {
 	d, err := p.draft(ctx, &job)
 	if err != nil || d.receipt.Ended() {

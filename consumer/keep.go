@@ -50,7 +50,7 @@ func (w *Worker) keep(ctx context.Context) {
 	w.census(ctx)
 	w.warn()
 	for ; ; w.census(ctx) {
-		w.weigh(ctx)
+		_ = w.weigh(ctx) // the next time
 		select {
 		case <-ctx.Done():
 			return
@@ -104,14 +104,15 @@ func (w *Worker) census(ctx context.Context) {
 }
 
 // weigh decides whether fresh jobs may be pulled: the stream of retries has no
-// limit of its own.
-func (w *Worker) weigh(ctx context.Context) {
+// limit of its own. Its leader's clock is the one that counts. Without an answer
+// what was decided before holds.
+func (w *Worker) weigh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
 	asked := time.Now()
 	s, err := w.js.Stream(ctx, w.Topology.RetriesStream())
 	if err != nil {
-		return // what was decided before holds
+		return fmt.Errorf("look at %s: %w", w.Topology.RetriesStream(), err)
 	}
 	w.setClock(clock.Sample{Asked: asked, Answered: time.Now(), Server: s.CachedInfo().TimeStamp})
 	hold := s.CachedInfo().State.Msgs >= maxRetriesWaiting
@@ -119,6 +120,7 @@ func (w *Worker) weigh(ctx context.Context) {
 		w.Log.Warn().Bool("held", hold).Uint64("retries_waiting", s.CachedInfo().State.Msgs).Msg("fresh jobs are held while too many retries wait")
 	}
 	w.Metrics.FreshHeld(hold)
+	return nil
 }
 
 // setClock puts the worker's clock right by that of the server which fires the

@@ -278,6 +278,7 @@ func (l *lane) recover(ctx context.Context, s *source, err error, fails int) int
 	}
 	fails++
 	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
+		s.beginsAnew()
 		err = errors.Join(err, l.w.mend(ctx, l.downstream))
 	}
 	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.Stream).Msg("pull; trying again")
@@ -298,6 +299,14 @@ func (s *source) follow(d *delivery, last uint64) uint64 {
 	}
 	d.old = !d.stored.After(s.began)
 	return d.nth
+}
+
+// beginsAnew notes that there will be another consumer: what is stored by now may
+// have been delivered by this one.
+func (s *source) beginsAnew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.began = s.lane.w.clock.Now()
 }
 
 func (s *source) add() {

@@ -154,7 +154,11 @@ func (s *source) watch(ctx context.Context) {
 			return
 		}
 		before := suspected
-		if suspected = look.why(); before != "" || suspected == "" {
+		suspected = look.why()
+		if suspected == stuckPassed {
+			suspected += " " + look.passed // another time another job is one that is just being removed
+		}
+		if before == suspected || before != "" && look.passed == "" || suspected == "" {
 			s.conclude(ctx, look)
 		}
 	}

@@ -232,7 +232,9 @@ func (w *Worker) prepare(ctx context.Context) error {
 	w.users.OnAway(budgets)
 	w.users.Follow(&w.clock)
 	w.tasks.OnAway(budgets)
-	w.weigh(ctx)
+	if err := w.weigh(ctx); err != nil {
+		return err
+	}
 	w.hand.held = map[string]*delivery{}
 	w.suspect = make(chan struct{}, 1)
 	w.lanes = nil

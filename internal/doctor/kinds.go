@@ -42,7 +42,7 @@ func (f *findings) downstreams(kinds []mulligan.Kind) {
 	const most = 10 // beyond, each consumer costs the others acknowledgements
 	n := len(downstreams(kinds))
 	if n > most {
-		f.warn("downstreams", fmt.Sprintf("%d downstreams, each with two consumers", n), "let kinds share downstreams: above ten each one slows the others")
+		f.warn("downstreams", fmt.Sprintf("%d downstreams, each with three consumers", n), "let kinds share downstreams: above ten each one slows the others")
 		return
 	}
 	f.ok("downstreams", "%d, for %d kinds", n, len(kinds))
