@@ -40,7 +40,7 @@ test:
 
 # With SEED it repeats the one that a failure named.
 sim:
-	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 6h ./integration/sim -run '^TestSimulation$$' -rapid.nofailfile $(if $(SEED),-rapid.seed=$(SEED) -rapid.checks=1,-rapid.checks=$(or $(SEEDS),1000))
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 6h ./integration/sim -run '^TestSimulation$$' -rapid.nofailfile $(if $(SEED),-rapid.seed=$(SEED) -rapid.checks=1,-rapid.seed=0 -rapid.checks=$(or $(SEEDS),1000))
 
 # go test fuzzes one target of one package at a time.
 fuzz:

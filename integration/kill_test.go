@@ -78,7 +78,20 @@ func checkKilled(t *testing.T, p *provider, s *proc, lines []line) {
 	if again[keyedKind] > slots {
 		t.Errorf("%d keyed jobs ran once more, %d at most were in hand", again[keyedKind], slots)
 	}
-	checkLetters(t, s, lines, func(l line) int { return s.job(t, l).Attempts })
+	written := map[string]int{}
+	for _, l := range letters(t, s) {
+		written[l.Kind+"/"+l.ID] = l.Attempts
+	}
+	checkLetters(t, s, lines, func(l line) int {
+		n := s.job(t, l).Attempts
+		// The server may have forgotten that a pure job was delivered, and its letter
+		// may have been written before the kill: the run that this costs is added to
+		// the record, and the letter stays as it was.
+		if l.Kind == pureKind && written[l.Kind+"/"+l.ID] == n-1 {
+			return n - 1
+		}
+		return n
+	})
 }
 
 func TestKillWorkerInAHandler(t *testing.T) {

@@ -325,22 +325,28 @@ func checkMetrics(t *testing.T, s *proc, lines []line) {
 	}
 }
 
+// letter is a dead letter as the program lists it.
+type letter struct {
+	Kind, ID, User string
+	Reason         mulligan.Reason
+	Attempts       int
+}
+
+func letters(t *testing.T, s *proc) []letter {
+	t.Helper()
+	return decode[[]letter](t, command(t, "dead", "ls", "--limit", "100000", "--server", s.NATS, "--json"))
+}
+
 // checkLetters checks that the dead letters are exactly those of the jobs that
 // die, after so many attempts.
 func checkLetters(t *testing.T, s *proc, lines []line, attempts func(line) int) {
-	type letter struct {
-		Kind, ID, User string
-		Reason         mulligan.Reason
-		Attempts       int
-	}
 	want := map[letter]bool{}
 	for _, l := range lines {
 		if f := fates()[l.class()]; f.state == mulligan.StatusDead {
 			want[letter{l.Kind, l.ID, l.User, f.reason, attempts(l)}] = true
 		}
 	}
-	got := decode[[]letter](t, command(t, "dead", "ls", "--limit", "100000", "--server", s.NATS, "--json"))
-	for _, l := range got {
+	for _, l := range letters(t, s) {
 		if !want[l] {
 			t.Errorf("a letter that should not be, or is there twice: %+v", l)
 		}

@@ -179,15 +179,20 @@ func (s *story) timeOf(l *mulligan.Letter) (all time.Duration) {
 	return all + next
 }
 
-// planned is how many retries of a task there were to be.
+// planned is how many retries of a task there were to be, at most; one with a
+// change counts twice.
 func (s *story) planned(task string) (n int) {
 	for i, k := range s.Keys {
 		if k.Task != task {
 			continue
 		}
+		cost := 1
+		if slices.ContainsFunc(s.of(s.recordKey(i)), func(r *run) bool { return r.answer.What == change }) {
+			cost = 2
+		}
 		for _, a := range s.entries(s.recordKey(i)) {
 			if a.Verb == mulligan.Nak || a.Verb == mulligan.Park || a.Verb == mulligan.Defer && a.Reason == mulligan.UserBudget {
-				n++
+				n += cost
 			}
 		}
 	}
