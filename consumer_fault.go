@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // MaxPull is how many messages a worker asks a consumer for at once, at most,
@@ -142,7 +143,7 @@ func (c consumerSpec) rescue(ctx context.Context, js jetstream.JetStream, info *
 		return err
 	}
 	// What was acknowledged just before is gone by then.
-	if err := pause(ctx, settleWait); err != nil {
+	if err := pause.For(ctx, settleWait); err != nil {
 		return err
 	}
 	return c.adopt(ctx, js, c.filters, info.AckFloor.Stream)

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // lockHold is how long a lock outlives a process that crashed; one that lives
@@ -61,7 +62,7 @@ func (l *lock) take(ctx context.Context) (err error) {
 		if !taken(err) {
 			return err
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
 			return fmt.Errorf("another process is at it: %w", err)
 		}
 	}
@@ -77,7 +78,7 @@ func taken(err error) bool {
 
 // hold keeps the lock from expiring until ctx ends, or says why it could not.
 func (l *lock) hold(ctx context.Context) error {
-	for pause(ctx, lockHold/4) == nil {
+	for pause.For(ctx, lockHold/4) == nil {
 		msg := nats.NewMsg("$KV." + l.kv.Bucket() + "." + l.key)
 		ack, err := call.Do(ctx, "lock.hold", func() (*jetstream.PubAck, error) {
 			return l.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(lockHold), jetstream.WithExpectLastSequencePerSubject(l.revision))

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // A Publisher stores jobs. Set its fields before the first call; it is safe for
@@ -228,7 +229,7 @@ func (p *Publisher) settle(ctx context.Context, d *draft, ack *jetstream.PubAck,
 			return d.receipt, fmt.Errorf("publish %s %.80q: %w", d.job.Kind, d.job.ID, publishError(err))
 		}
 		// The queued job that refused this one was acknowledged just now.
-		if err := pause(ctx, time.Duration(1<<try)*5*time.Millisecond); err != nil {
+		if err := pause.For(ctx, time.Duration(1<<try)*5*time.Millisecond); err != nil {
 			return d.receipt, fmt.Errorf("publish %s: %w: %w", d.job.Kind, ErrUnconfirmed, err)
 		}
 		ack, err = p.store(ctx, d)
@@ -405,16 +406,4 @@ func publishError(err error) error {
 func wireSize(m *nats.Msg) int64 {
 	const frame = len("NATS/1.0\r\n\r\n")
 	return int64(frame + headerSize(m.Header) + len(m.Data))
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -19,8 +19,8 @@ const module = "github.com/mulligan-queue/mulligan"
 func mayImport() map[string][]string {
 	const root = "."
 	return map[string][]string{
-		root:                        {"internal/call"},
-		"internal/call":             {},
+		root:                        {"internal/call", "internal/pause"},
+		"internal/call":             {"internal/pause"},
 		"internal/clock":            {},
 		"internal/pause":            {},
 		"internal/pull":             {},
@@ -34,7 +34,7 @@ func mayImport() map[string][]string {
 		"internal/api":              {root},
 		"internal/config":           {root, "budget", "consumer"},
 		"internal/demo":             {root},
-		"internal/doctor":           {root, "consumer", "scheduler"},
+		"internal/doctor":           {root, "consumer", "scheduler", "internal/pause"},
 		"internal/embedded":         {},
 		"internal/natstest":         {root},
 		"internal/storm":            {root, "budget"},
@@ -45,7 +45,7 @@ func mayImport() map[string][]string {
 		"integration/chaos":         {root, "integration/chaos/witness"},
 		"integration/chaos/witness": {root},
 		"cmd/mulligan": {root, "budget", "dedupe", "metrics", "consumer", "scheduler",
-			"internal/api", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/storm"},
+			"internal/api", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/pause", "internal/storm"},
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/config"
 	"github.com/mulligan-queue/mulligan/internal/embedded"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 const (
@@ -52,11 +53,7 @@ func (p *program) connectRole(ctx context.Context, name string) (*link, error) {
 			return l, err
 		}
 		p.log.Warn().Err(err).Msg("trying again")
-		t := time.NewTimer(time.Second)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if pause.For(ctx, time.Second) != nil {
 			return nil, err
 		}
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // Unanswered reports whether a call failed because nobody answered, or nobody can
@@ -33,11 +35,7 @@ func Patiently(ctx context.Context, within time.Duration, do func() error, say f
 			return err
 		}
 		say(err)
-		t := time.NewTimer(between)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if pause.For(ctx, between) != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/consumer"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // consumers checks those of every downstream and the scheduler's.
@@ -72,7 +73,7 @@ func (f *findings) passedOver(ctx context.Context, info *jetstream.ConsumerInfo)
 	if subject, err = mulligan.PassedOver(ctx, f.js, info); subject == "" || err != nil {
 		return "", err
 	}
-	if err := wait(ctx, lookAgain); err != nil {
+	if err := pause.For(ctx, lookAgain); err != nil {
 		return "", err
 	}
 	return mulligan.PassedOver(ctx, f.js, info)
@@ -86,7 +87,7 @@ func (f *findings) undelivered(ctx context.Context, all []*jetstream.ConsumerInf
 		if c == nil || !stalled(c, c) {
 			continue
 		}
-		if !waited && wait(ctx, lookAgain) != nil {
+		if !waited && pause.For(ctx, lookAgain) != nil {
 			return
 		}
 		waited = true
@@ -104,17 +105,6 @@ func (f *findings) undelivered(ctx context.Context, all []*jetstream.ConsumerInf
 func stalled(was, now *jetstream.ConsumerInfo) bool {
 	wanted := func(c *jetstream.ConsumerInfo) bool { return c.NumWaiting > 0 && c.NumPending > 0 }
 	return wanted(was) && wanted(now) && was.Delivered.Consumer == now.Delivered.Consumer
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // stuck says which jobs wait in vain, as a worker sees it.
