@@ -230,8 +230,10 @@ func (p *publisher) do(ctx context.Context, jobs []planned) {
 	}
 }
 
-// publish sends jobs until each was answered. What is unsure is sent again.
+// publish sends jobs until each was answered. What is unsure is sent again. Others
+// may publish the same jobs beside it: it notes what it hears in a copy.
 func (p *publisher) publish(ctx context.Context, lib *mulligan.Publisher, jobs []Published) {
+	jobs = slices.Clone(jobs)
 	for try := 1; len(jobs) > 0; try++ {
 		for i := range jobs {
 			if !p.tell(jobs[i], Trying) {
