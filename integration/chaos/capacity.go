@@ -151,7 +151,7 @@ func (r *rig) pace(rep *report, perSecond float64) error {
 	var errs []error
 	for _, name := range publishers() {
 		cfg := r.publisher(name)
-		cfg.Rate, cfg.Below = perSecond/float64(len(publishers())), 0
+		cfg.Rate, cfg.Below, cfg.Sheds = perSecond/float64(len(publishers())), 0, r.Mode == overloading
 		p := r.processes[name]
 		errs = append(errs, p.end(syscall.SIGTERM), writeJSON(r.roleFile(name), cfg), p.start())
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,6 +24,9 @@ type Load struct {
 	// Below, over zero, holds the publisher back for as long as the stream of jobs
 	// has this many or more: what it then publishes is what workers take.
 	Below uint64
+	// Sheds has the publisher give up a job that was turned away, so that what it
+	// publishes is no more than its rate, however much of that is refused.
+	Sheds bool
 	// URL and Token are of the HTTP API, by which the publisher of one job at a
 	// time publishes; empty is the library.
 	URL, Token string
@@ -40,8 +44,13 @@ func (p *publisher) watch(ctx context.Context) {
 	}
 }
 
-// errTurnedAway is an answer that says: come back later.
+// errTurnedAway is an answer that says: nothing was stored, come back later.
 var errTurnedAway = errors.New("witness: told to come back")
+
+// turnedAway reports whether an error says that nothing was stored, for now.
+func turnedAway(err error) bool {
+	return errors.Is(err, errTurnedAway) || errors.Is(err, mulligan.ErrStreamFull) || errors.Is(err, mulligan.ErrUnavailable)
+}
 
 // post publishes over HTTP, as the README says.
 func (p *publisher) post(ctx context.Context, j *Published) (mulligan.Receipt, error) {
@@ -67,6 +76,7 @@ func (p *publisher) post(ctx context.Context, j *Published) (mulligan.Receipt, e
 	var said struct {
 		Duplicate bool           `json:"duplicate"`
 		State     mulligan.State `json:"state"`
+		Type      string         `json:"type"`
 		Detail    string         `json:"detail"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&said); err != nil {
@@ -80,8 +90,10 @@ func (p *publisher) post(ctx context.Context, j *Published) (mulligan.Receipt, e
 		return mulligan.Receipt{Duplicate: true, State: said.State}, nil
 	case code == http.StatusUnprocessableEntity:
 		return mulligan.Receipt{}, fmt.Errorf("%w: %s", mulligan.ErrKeyConflict, said.Detail)
-	case code >= http.StatusInternalServerError:
+	case code == http.StatusServiceUnavailable && !strings.HasSuffix(said.Type, "/unconfirmed"):
 		return mulligan.Receipt{}, fmt.Errorf("%w: %s", errTurnedAway, said.Detail)
+	case code >= http.StatusInternalServerError:
+		return mulligan.Receipt{}, fmt.Errorf("%w: %s", mulligan.ErrUnconfirmed, said.Detail)
 	}
 	return mulligan.Receipt{}, fmt.Errorf("%w: %d: %s", mulligan.ErrBadJob, resp.StatusCode, said.Detail)
 }

@@ -245,7 +245,7 @@ func (p *publisher) publish(ctx context.Context, lib *mulligan.Publisher, jobs [
 			switch {
 			case err == nil:
 				p.tell(jobs[i], Acked)
-			case definite(err):
+			case definite(err), p.cfg.Sheds && turnedAway(err):
 				jobs[i].Error = err.Error()
 				p.tell(jobs[i], Refused)
 			default:
@@ -317,6 +317,9 @@ func (p *publisher) strange(ctx context.Context, j *Published) error {
 	var api *jetstream.APIError
 	if errors.As(err, &api) && strings.Contains(api.Description, "per subject") {
 		j.Duplicate, err = true, nil // an earlier try of this publisher is queued
+	}
+	if api != nil && err != nil && strings.Contains(api.Description, "maximum bytes") {
+		err = fmt.Errorf("%w: %w", errTurnedAway, err)
 	}
 	if err == nil && ack != nil {
 		j.Duplicate = ack.Duplicate
