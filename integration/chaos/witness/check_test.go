@@ -1,6 +1,7 @@
 package witness
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,13 @@ func TestFaultsExcuseOnlyWhatTheyCanHaveCaused(t *testing.T) {
 		c[1].Began = c[0].Ended.Add(500 * time.Millisecond)
 		return c[0]
 	}
+	missed := func(m *maker) *Call { // an attempt that never arrived
+		c, r := m.of("pay.charge", "second"), m.e.Records["pay.charge.second"]
+		c[1].Attempt = 3
+		r.History = slices.Insert(r.History, 1, mulligan.Attempt{Number: 2, At: c[0].Ended.Add(100 * time.Millisecond), Took: time.Second, ErrorType: "timeout", Verb: mulligan.Nak})
+		r.History[2].Number = 3
+		return c[0]
+	}
 	overBudget := func(m *maker) *Call {
 		m.busy(10, 3)
 		return m.of("model.rank", "busy-0")[0]
@@ -193,14 +201,9 @@ func TestFaultsExcuseOnlyWhatTheyCanHaveCaused(t *testing.T) {
 		{"a skew is no kill", again, "skew", "worker-1", time.Second, false},
 		{"a clock that is behind", early, "skew", "worker-1", -time.Second, false},
 		{"a way to the downstream that is cut", again, "cut", "worker-1 to downstream", time.Second, false},
-		{"attempts that the downstream missed", func(m *maker) *Call {
-			m.of("pay.charge", "second")[1].Attempt = 3
-			return m.of("pay.charge", "second")[0]
-		}, "cut", "worker-1 to downstream", time.Second, true},
-		{"attempts that another worker made in vain", func(m *maker) *Call {
-			m.of("pay.charge", "second")[1].Attempt = 3
-			return m.of("pay.charge", "second")[0]
-		}, "cut", "worker-2 to downstream", time.Second, true},
+		{"attempts that the downstream missed", missed, "cut", "worker-1 to downstream", time.Second, true},
+		{"attempts that another worker made in vain", missed, "cut", "worker-2 to downstream", time.Second, true},
+		{"attempts that no fault kept from the downstream", missed, "kill -9", "publisher-1", time.Second, false},
 		{"a kill does not pay for retries of a worker that lives", overBudget, "kill -9", "publisher-2", time.Second, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

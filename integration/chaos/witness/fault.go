@@ -161,11 +161,6 @@ func (fs faults) cutOff(worker string, from, to time.Time) bool {
 	return fs.any(from, to, linger, func(s strike) bool { return s.ways[worker] })
 }
 
-// anyCutOff is the same for whichever worker made the calls.
-func (fs faults) anyCutOff(from, to time.Time) bool {
-	return fs.any(from, to, linger, func(s strike) bool { return s.of("downstream") })
-}
-
 // ended counts the faults of workers in a time: each may have ended a run.
 func (fs faults) ended(from, to time.Time) (n int) {
 	for _, f := range fs {
@@ -176,9 +171,14 @@ func (fs faults) ended(from, to time.Time) (n int) {
 	return n
 }
 
-// away reports whether servers were hit in a time.
-func (fs faults) away(from, to time.Time) bool {
-	return fs.any(from, to, settle, func(s strike) bool { return s.servers })
+// ends counts the faults that hit a worker or the servers during one of the calls.
+func (fs faults) ends(calls []*Call) (n int) {
+	for _, f := range fs {
+		if slices.ContainsFunc(calls, faults{f}.hit) {
+			n++
+		}
+	}
+	return n
 }
 
 // end is when the downstream was through with the call; of one that was killed
