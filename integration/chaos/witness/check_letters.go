@@ -151,40 +151,26 @@ const clockSlack = 250 * time.Millisecond
 // that a fault kept from recording it.
 func (c *checker) taskUsed(task string) (n int) {
 	for _, s := range c.tasked[task] {
-		n += c.plans(s, time.Time{})
+		n += len(c.plans(s))
 	}
 	return n
 }
 
-// plans counts the retries of a key that were planned from a time on, and the
-// calls after which one may have been and a fault kept it from the record.
-func (c *checker) plans(s *story, from time.Time) (n int) {
-	stand := map[*Call]bool{}
-	for _, e := range s.account(s.told()) {
+// plans are the retries of a key that were planned, each by when its call began,
+// which is when its budgets had been asked at the latest; zero if none did. Where a
+// call failed and a fault kept that from the record, one may have been.
+func (c *checker) plans(s *story) (asked []time.Time) {
+	a, stand := s.account(s.told()), map[*Call]bool{}
+	for _, e := range a {
 		stand[e.call] = true
-		if e.planned() && !e.end().Before(from) {
-			n++
+		if e.planned() {
+			asked = append(asked, s.next(e.end()))
 		}
 	}
 	for _, call := range s.calls {
-		if !stand[call] && !call.succeeded() && !call.end().Before(from) && c.faults.hit(call) {
-			n++
+		if !stand[call] && !call.succeeded() && c.faults.hit(call) {
+			asked = append(asked, s.next(call.end()))
 		}
 	}
-	return n
-}
-
-// userUsed reports whether a user can have had no place before a deadline: so many
-// were taken that the next lay behind it.
-func (c *checker) userUsed(s *story, l Letter) bool {
-	pub := s.tries[0].Line
-	if pub.User == "" || pub.Deadline.IsZero() {
-		return false
-	}
-	rate, taken := c.e.UserRate, 0
-	for _, other := range c.users[pub.User] {
-		taken += c.plans(other, time.Time{})
-	}
-	left := pub.Deadline.Sub(l.BuriedAt).Seconds()
-	return float64(taken+1) >= float64(rate.Burst-1)+max(left-1, 0)*rate.PerSecond
+	return asked
 }

@@ -19,6 +19,38 @@ func (c *checker) notBefore(s *story) {
 	}
 }
 
+// userUsed reports whether a user can have had no place before a deadline: so many
+// were taken by then, by the rule that the README states, that the next lay behind
+// it. Or the budgets were away, and a place came too late.
+func (c *checker) userUsed(s *story, l Letter) bool {
+	pub, last := s.tries[0].Line, s.account(l.History).last()
+	switch {
+	case pub.User == "" || pub.Deadline.IsZero() || !last.failed(): // it is asked only for a retry
+		return false
+	case len(s.operated) > 0:
+		return true // a replay has a deadline of its own
+	}
+	if !l.BuriedAt.Before(pub.Deadline) && c.faults.any(last.end(), l.BuriedAt, settle, func(f strike) bool { return f.servers || f.someWorker }) {
+		return true
+	}
+	var asked []time.Time
+	for _, other := range c.users[pub.User] {
+		for _, at := range c.plans(other) {
+			if at.IsZero() || at.After(l.BuriedAt) {
+				at = l.BuriedAt
+			}
+			asked = append(asked, at)
+		}
+	}
+	slices.SortFunc(asked, time.Time.Compare)
+	interval, whole := time.Duration(float64(time.Second)/c.e.UserRate.PerSecond), time.Time{}
+	for _, at := range asked {
+		whole = later(whole, at).Add(interval)
+	}
+	place := whole.Add(-time.Duration(c.e.UserRate.Burst-1) * interval)
+	return !place.Add(clockSlack).Before(pub.Deadline)
+}
+
 // rates checks that no user had more retries in a window than the rate allows
 // (I8). A place is taken at most so long before its call as a token: a nak comes
 // back within two seconds, and what is parked asks when it is due or waits for its

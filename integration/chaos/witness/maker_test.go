@@ -215,3 +215,13 @@ func (m *maker) busy(jobs, retries int) *maker {
 	}
 	return m
 }
+
+// outage has the downstream see the first calls of so many keys, and refuse them.
+func (m *maker) outage(calls int, every time.Duration) {
+	for range calls {
+		id := fmt.Sprintf("out-%d", len(m.e.Calls))
+		m.publish("model.rank", id, nil)
+		m.call("model.rank", id, Answer{Class: outage, Status: 503})
+		m.now = m.now.Add(every - 2010*time.Millisecond)
+	}
+}

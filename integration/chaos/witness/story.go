@@ -147,6 +147,16 @@ func (s *story) reopened(from, to time.Time) bool {
 // succeeded reports whether the downstream gave a good answer.
 func (c *Call) succeeded() bool { return c.Answer.Status == 200 && !c.Gone && !c.Ended.IsZero() }
 
+// next is when the key was called next after a time; zero if it was not.
+func (s *story) next(at time.Time) time.Time {
+	for _, call := range s.calls {
+		if call.Began.After(at) {
+			return call.Began
+		}
+	}
+	return time.Time{}
+}
+
 // throttled reports whether the downstream asked for fewer calls.
 func (c *Call) throttled() bool {
 	return c.Answer.Hint > 0 || (c.Answer.Status == 429 || c.Answer.Status == 503) && c.Answer.Outcome == ""
