@@ -53,7 +53,7 @@ func (s *story) told() []mulligan.Attempt {
 
 // account finds the call of each entry. Answers choose first: one that was given
 // fits one call, silence fits many.
-func (s *story) account(history []mulligan.Attempt) account {
+func (c *checker) account(s *story, history []mulligan.Attempt) account {
 	a, spent := make(account, len(history)), time.Duration(0)
 	for i, h := range history {
 		a[i] = entry{Attempt: h, left: s.kind.total - spent}
@@ -67,7 +67,7 @@ func (s *story) account(history []mulligan.Attempt) account {
 			if !e.failed() || answered != (e.answered() > 0) {
 				continue
 			}
-			if n := nearest(left, e); n >= 0 {
+			if n := c.nearest(left, e); n >= 0 {
 				a[i].call = left[n]
 				left = slices.Delete(left, n, n+1)
 			}
@@ -78,13 +78,15 @@ func (s *story) account(history []mulligan.Attempt) account {
 
 // nearest is the call that fits an entry best; below zero is none. An attempt is
 // counted when it ends: those of other messages may have been before it.
-func nearest(calls []*Call, e entry) (n int) {
+func (c *checker) nearest(calls []*Call, e entry) (n int) {
 	n = -1
 	for i, call := range calls {
 		status := e.answered()
+		late := call.Began.After(e.end().Add(onTheWay))
 		switch {
-		case status > 0 && status != call.Answer.Status, call.Attempt > e.Number,
-			call.Began.Before(e.At.Add(-onTheWay)), call.Began.After(e.end().Add(onTheWay)):
+		case call.Attempt > e.Number || call.Began.Before(e.At.Add(-onTheWay)):
+			continue
+		case status > 0 && (status != call.Answer.Status || late), late && !c.inHand(call, e.end()):
 			continue
 		}
 		if n < 0 || call.Began.Sub(e.At).Abs() < calls[n].Began.Sub(e.At).Abs() {
@@ -137,7 +139,7 @@ func (a account) tries() (n int) {
 // history checks that the record, or the letter, tells of the calls which the
 // downstream saw and of no others (I7).
 func (c *checker) history(s *story) {
-	a, stand := s.account(s.told()), map[*Call]bool{}
+	a, stand := c.account(s, s.told()), map[*Call]bool{}
 	for _, e := range a {
 		stand[e.call] = true
 		if (e.Verb == mulligan.Nak || e.Verb == mulligan.Park) && e.ErrorType == "" {

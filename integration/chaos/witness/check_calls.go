@@ -33,7 +33,7 @@ func (c *checker) numbers(s *story) {
 	if s.messages() > 1 {
 		return // several messages, each with a call of its own
 	}
-	told := s.account(s.told())
+	told := c.account(s, s.told())
 	for i, next := range s.calls[1:] {
 		call := s.calls[i]
 		if call.Ended.IsZero() || next.Began.Before(call.Ended) || call.succeeded() || c.faults.struck(call) || s.reopened(call.Began, next.Began) {

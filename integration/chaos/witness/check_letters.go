@@ -29,9 +29,10 @@ func (c *checker) letters(s *story) {
 		if l.Attempts > 0 && len(l.History) == 0 {
 			c.violate("I6", s.key, "the history of a letter", fmt.Sprintf("none, after %d attempts", l.Attempts))
 		}
-		if why := c.unjustified(s, l); why != "" {
+		life := c.account(s, l.History).life()
+		if why := c.unjustified(s, l, life); why != "" {
 			c.violate("I6", s.key, "the reason "+string(l.Reason)+" only where "+why, c.seen(s, l))
-		} else if faultless.unjustified(s, l) != "" {
+		} else if faultless.unjustified(s, l, life) != "" {
 			c.ExcusedLetters++
 		}
 	}
@@ -47,8 +48,7 @@ func (c *checker) seen(s *story, l Letter) string {
 
 // unjustified says when the reason of a letter would be right, or nothing if it
 // is. The letter's own history is the account, and only what hit this key excuses.
-func (c *checker) unjustified(s *story, l Letter) string {
-	life := s.account(l.History).life()
+func (c *checker) unjustified(s *story, l Letter, life account) string {
 	last := life.last()
 	switch l.Reason {
 	case mulligan.PermanentFailure:
@@ -69,7 +69,7 @@ func (c *checker) unjustified(s *story, l Letter) string {
 		task := s.tries[0].Line.Task
 		return unless(task != "" && c.taskUsed(task) >= taskRetries, "the retries of its task are used")
 	case mulligan.UserBudget:
-		return unless(c.userUsed(s, l), "its user's next place is past its deadline")
+		return unless(c.userUsed(s, l, last), "its user's next place is past its deadline")
 	}
 	return "anything else happened than what this run does"
 }
@@ -138,7 +138,11 @@ func (c *checker) couldExpire(s *story, l Letter, last entry) bool {
 	}
 	over := l.BuriedAt // when it came back, if it was not spent by its last attempt
 	if last.Reason == mulligan.Expired {
-		over = last.end().Add(s.kind.delayAfter(last))
+		over = last.end()
+		if c.faults.away(last.end(), l.BuriedAt) { // the budgets, which are asked first, did not answer
+			over = l.BuriedAt
+		}
+		over = over.Add(s.kind.delayAfter(last))
 	}
 	return !over.Add(clockSlack).Before(first)
 }
@@ -160,7 +164,7 @@ func (c *checker) taskUsed(task string) (n int) {
 // which is when its budgets had been asked at the latest; zero if none did. Where a
 // call failed and a fault kept that from the record, one may have been.
 func (c *checker) plans(s *story) (asked []time.Time) {
-	a, stand := s.account(s.told()), map[*Call]bool{}
+	a, stand := c.account(s, s.told()), map[*Call]bool{}
 	for _, e := range a {
 		stand[e.call] = true
 		if e.planned() {

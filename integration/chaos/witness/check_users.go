@@ -22,15 +22,15 @@ func (c *checker) notBefore(s *story) {
 // userUsed reports whether a user can have had no place before a deadline: so many
 // were taken by then, by the rule that the README states, that the next lay behind
 // it. Or the budgets were away, and a place came too late.
-func (c *checker) userUsed(s *story, l Letter) bool {
-	pub, last := s.tries[0].Line, s.account(l.History).last()
+func (c *checker) userUsed(s *story, l Letter, last entry) bool {
+	pub := s.tries[0].Line
 	switch {
 	case pub.User == "" || pub.Deadline.IsZero() || !last.failed(): // it is asked only for a retry
 		return false
 	case len(s.operated) > 0:
 		return true // a replay has a deadline of its own
 	}
-	if !l.BuriedAt.Before(pub.Deadline) && c.faults.any(last.end(), l.BuriedAt, settle, func(f strike) bool { return f.servers || f.someWorker }) {
+	if !l.BuriedAt.Before(pub.Deadline) && c.faults.away(last.end(), l.BuriedAt) {
 		return true
 	}
 	var asked []time.Time

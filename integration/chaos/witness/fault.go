@@ -171,6 +171,11 @@ func (fs faults) ended(from, to time.Time) (n int) {
 	return n
 }
 
+// away reports whether the servers may not have answered some worker in a time.
+func (fs faults) away(from, to time.Time) bool {
+	return fs.any(from, to, settle, func(s strike) bool { return s.servers || s.someWorker })
+}
+
 // ends counts the faults that hit a worker or the servers during one of the calls.
 func (fs faults) ends(calls []*Call) (n int) {
 	for _, f := range fs {

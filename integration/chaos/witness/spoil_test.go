@@ -162,7 +162,7 @@ func spoiltEnds() []spoiling {
 			return true
 		}, 1},
 		{"a failure that is not in the history", func(_ *Evidence, s *story) bool {
-			if s.record == nil || len(s.record.History) == 0 || s.record.History[0].ErrorType == "" || s.account(s.told())[0].call == nil {
+			if s.record == nil || len(s.record.History) == 0 || s.record.History[0].ErrorType == "" || new(checker).account(s, s.told())[0].call == nil {
 				return false
 			}
 			s.record.History = s.record.History[1:]
