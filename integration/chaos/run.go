@@ -96,7 +96,19 @@ func run(ctx context.Context, t task) (report, error) {
 		err = r.judge(ctx, &rep)
 	}
 	rep.Notes = r.notes
+	rep.Violations = append(rep.Violations, panics(r.notes)...)
 	return rep, err
+}
+
+// panics are the notes of processes that ended by a panic, or did not understand
+// how they were called. One that gave up waiting for servers ended otherwise.
+func panics(notes []string) (found []string) {
+	for _, note := range notes {
+		if strings.HasSuffix(note, endedByItself+"exit status 2") {
+			found = append(found, note)
+		}
+	}
+	return found
 }
 
 func (rep *report) violated(err error) {
