@@ -182,10 +182,10 @@ func (c *checker) doneIsOver(s *story) {
 }
 
 // inHand reports whether a call may have been begun before a time: by a worker
-// that was stopped or cut off from then until it arrived, or on a connection that
-// the downstream did not serve for as long.
+// that was stopped, slow or cut off from then until it arrived, or on a connection
+// that the downstream did not serve for as long.
 func (c *checker) inHand(call *Call, before time.Time) bool {
 	return slices.ContainsFunc(c.faults, func(s strike) bool {
-		return (s.workers[call.Worker] || s.ways[call.Worker]) && s.overlaps(before, before.Add(race), linger) && s.overlaps(call.Began, call.Began, linger)
+		return (s.workers[call.Worker] || s.ways[call.Worker]) && s.overlaps(before, before.Add(race), linger) && s.overlaps(call.Began, call.Began, s.trail())
 	})
 }

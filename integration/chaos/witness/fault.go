@@ -11,8 +11,9 @@ import (
 type Fault struct {
 	At  time.Time     `json:"at"`
 	For time.Duration `json:"for_ns"` // until it was healed, or the process began again
-	// What is for people, but for a freeze, and for a skew: then For is how far the
-	// clock of the target is ahead, over the whole run.
+	// What is for people, but for what ends a process (kill, terminate, upgrade), a
+	// freeze, what is slow, and a skew: then For is how far the clock of the target is
+	// ahead, over the whole run.
 	What string `json:"what"`
 	// Target names processes by what they are: worker, scheduler, downstream,
 	// publisher, operator. A worker's name is the one in its config file. Anything
@@ -35,6 +36,15 @@ func (f Fault) skews() bool { return strings.Contains(f.What, "skew") }
 
 func (f Fault) overlaps(from, to time.Time, after time.Duration) bool {
 	return !f.skews() && !f.At.After(to) && !f.At.Add(f.For+after).Before(from)
+}
+
+// trail is for how long what was under way still arrives: of a slow link, what
+// waited in its queue.
+func (f Fault) trail() time.Duration {
+	if f.What == "slow" {
+		return reconnect
+	}
+	return linger
 }
 
 func (f Fault) of(role string) bool { return strings.Contains(f.Target, role) }
