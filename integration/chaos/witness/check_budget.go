@@ -190,7 +190,7 @@ func earlier(a, b time.Time) time.Time {
 func heldSince(fs faults, at time.Time) time.Time {
 	since := at.Add(-holdsToken)
 	for _, f := range fs {
-		if f.overlaps(since, at, settle) && f.At.Add(-holdsToken).Before(since) {
+		if hits := f.servers || f.someWorker || f.of("downstream"); hits && f.overlaps(since, at, settle) && f.At.Add(-holdsToken).Before(since) {
 			since = f.At.Add(-holdsToken)
 		}
 	}
