@@ -168,12 +168,12 @@ func (c *checker) plans(s *story) (asked []time.Time) {
 	for _, e := range a {
 		stand[e.call] = true
 		if e.planned() {
-			asked = append(asked, s.next(e.end()))
+			asked = append(asked, s.next(e.Number, e.end()))
 		}
 	}
 	for _, call := range s.calls {
 		if !stand[call] && !call.succeeded() && c.faults.hit(call) {
-			asked = append(asked, s.next(call.end()))
+			asked = append(asked, s.next(call.Attempt, call.end()))
 		}
 	}
 	return asked

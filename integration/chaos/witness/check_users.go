@@ -51,38 +51,50 @@ func (c *checker) userUsed(s *story, l Letter, last entry) bool {
 	return !place.Add(clockSlack).Before(pub.Deadline)
 }
 
-// rates checks that no user had more retries in a window than the rate allows
-// (I8). A place is taken at most so long before its call as a token: a nak comes
-// back within two seconds, and what is parked asks when it is due or waits for its
-// place.
+// A turn is a retry of a user: its place lies between the end of the attempt before
+// it and its call, whatever happened in between.
+type turn struct{ planned, called time.Time }
+
+// rates checks that no user had more places in a window than the rate allows (I8).
+// No fault excuses that: a place that came to nothing is wasted.
 func (c *checker) rates() {
 	rate := c.e.UserRate
 	for user, stories := range c.users {
-		var retries []time.Time
+		var turns []turn
 		for _, s := range stories {
-			for i, call := range s.calls {
-				if s.retried(i) && !s.reopened(s.calls[i-1].Began, call.Began) {
-					retries = append(retries, call.Began)
-				}
-			}
+			turns = append(turns, c.turns(s)...)
 		}
-		slices.SortFunc(retries, time.Time.Compare)
-		if window := c.over(rate, retries); window != "" {
+		if window := rate.over(turns); window != "" {
 			c.violate("I8", "user "+user, fmt.Sprintf("at most %d retries at once and %v a second", rate.Burst, rate.PerSecond), window)
 		}
 	}
 }
 
-// over is the window of retries that is furthest over a rate, in words.
-func (c *checker) over(rate Rate, retries []time.Time) (window string) {
+// turns are the retries of a key that were called, by its history.
+func (c *checker) turns(s *story) (turns []turn) {
+	for _, e := range c.account(s, s.told()) {
+		if at := s.next(e.Number, e.end()); e.planned() && !at.IsZero() && !s.reopened(e.end(), at) {
+			turns = append(turns, turn{e.end(), at})
+		}
+	}
+	return turns
+}
+
+// over is the window that is furthest over a rate, in words.
+func (r Rate) over(turns []turn) (window string) {
+	slices.SortFunc(turns, func(a, b turn) int { return a.called.Compare(b.called) })
 	furthest := 0.0
-	for i, from := range retries {
-		since := heldSince(c.faults, from)
-		for j := i; j < len(retries); j++ {
-			allowed := float64(rate.Burst) + rate.PerSecond*retries[j].Sub(since).Seconds()
-			if n := float64(j - i + 1); n-allowed > furthest {
+	for _, first := range turns {
+		n := 0.0
+		for _, t := range turns {
+			if t.planned.Before(first.planned) {
+				continue
+			}
+			n++
+			allowed := float64(r.Burst) + r.PerSecond*(t.called.Sub(first.planned)+clockSlack).Seconds()
+			if n-allowed > furthest {
 				furthest = n - allowed
-				window = fmt.Sprintf("%.0f from %s to %s, allowed are %.1f", n, clock(from), clock(retries[j]), allowed)
+				window = fmt.Sprintf("%.0f from %s to %s, allowed are %.1f", n, clock(first.planned), clock(t.called), allowed)
 			}
 		}
 	}

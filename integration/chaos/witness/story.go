@@ -147,10 +147,11 @@ func (s *story) reopened(from, to time.Time) bool {
 // succeeded reports whether the downstream gave a good answer.
 func (c *Call) succeeded() bool { return c.Answer.Status == 200 && !c.Gone && !c.Ended.IsZero() }
 
-// next is when the key was called next after a time; zero if it was not.
-func (s *story) next(at time.Time) time.Time {
+// next is when the key was called for the next time after an attempt that ended at
+// a time; zero if it was not.
+func (s *story) next(attempt int, ended time.Time) time.Time {
 	for _, call := range s.calls {
-		if call.Began.After(at) {
+		if call.Attempt > attempt && !call.Began.Before(ended) {
 			return call.Began
 		}
 	}
