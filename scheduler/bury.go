@@ -40,11 +40,11 @@ func (s *Scheduler) bury(ctx context.Context, msg *nats.Msg) {
 // inter writes the letter and then marks the record dead: a crash between the
 // two repeats the burial, which replaces the letter with the same one.
 func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulligan.Move, id string) error {
-	l := mulligan.Letter{Envelope: e, Reason: move.Reason, ErrorType: move.ErrorType, Error: move.Error, BuriedAt: time.Now()}
+	l := mulligan.Letter{Envelope: e, Reason: move.Reason, ErrorType: move.ErrorType, Error: move.Error, BuriedAt: s.clock.Now()}
 	if move.Reason == mulligan.Malformed {
 		return s.post(ctx, &l, id)
 	}
-	r, err := s.look(ctx, &l)
+	r, err := s.recall(ctx, &l)
 	if errors.Is(err, dedupe.ErrUnreadable) {
 		return s.post(ctx, &l, id) // what the spent message says is all there is
 	}
@@ -100,7 +100,7 @@ func (s *Scheduler) own(ctx context.Context, l *mulligan.Letter) (had *mulligan.
 	return had, err
 }
 
-func (s *Scheduler) look(ctx context.Context, l *mulligan.Letter) (*mulligan.Record, error) {
+func (s *Scheduler) recall(ctx context.Context, l *mulligan.Letter) (*mulligan.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
 	return call.Do(ctx, "bury.look", func() (*mulligan.Record, error) { return s.ledger.Load(ctx, l.RecordKey()) })

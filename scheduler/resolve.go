@@ -112,7 +112,7 @@ func (s *Scheduler) Find(ctx context.Context, l *mulligan.Letter) (Finding, erro
 	if err := s.connect(ctx); err != nil {
 		return Finding{}, err
 	}
-	r, err := s.look(ctx, l)
+	r, err := s.recall(ctx, l)
 	if errors.Is(err, dedupe.ErrUnreadable) {
 		return Finding{Doubt: "the record of its key cannot be read"}, nil
 	}

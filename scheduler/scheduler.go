@@ -21,6 +21,7 @@ import (
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/dedupe"
 	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/clock"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 	"github.com/mulligan-queue/mulligan/internal/pull"
 	"github.com/mulligan-queue/mulligan/metrics"
@@ -41,6 +42,8 @@ type Scheduler struct {
 	Metrics *metrics.Metrics
 	// Log is silent as its zero value.
 	Log zerolog.Logger
+
+	clock clock.Clock // for all that leaves this process
 
 	mu     sync.Mutex
 	js     jetstream.JetStream
@@ -108,19 +111,37 @@ func (s *Scheduler) round(ctx context.Context, spent *pull.Source) error {
 func (s *Scheduler) weigh(ctx context.Context) {
 	for ctx.Err() == nil {
 		for _, name := range []string{s.Topology.JobsStream(), s.Topology.RetriesStream(), s.Topology.DeadStream()} {
-			if stream, err := s.js.Stream(ctx, name); err == nil { // away: the last figure stands
-				s.Metrics.Stored(name, stream.CachedInfo().State.Msgs)
-			}
+			_ = s.look(ctx, name) // away: the last figure stands
 		}
 		_ = pause.For(ctx, weighEvery)
 	}
+}
+
+// look shows how much a stream holds. The answer also has the time by the clock
+// that counts: that of the leader of the retries, which fires the schedules.
+func (s *Scheduler) look(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, replyWait)
+	defer cancel()
+	asked := time.Now()
+	stream, err := s.js.Stream(ctx, name)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", name, err)
+	}
+	if name == s.Topology.RetriesStream() {
+		s.Metrics.ClockAhead(s.clock.Set(clock.Sample{Asked: asked, Answered: time.Now(), Server: stream.CachedInfo().TimeStamp}))
+	}
+	s.Metrics.Stored(name, stream.CachedInfo().State.Msgs)
+	return nil
 }
 
 func (s *Scheduler) begin(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
-	return s.ensure(ctx)
+	if err := s.ensure(ctx); err != nil {
+		return err
+	}
+	return s.look(ctx, s.Topology.RetriesStream()) // no burial without the server's clock
 }
 
 // ensure makes the streams and the schedulers' consumer if this process may, and
@@ -170,7 +191,7 @@ func (s *Scheduler) connect(ctx context.Context) error {
 
 // tell sends a copy of what happened to whoever observes. It may be lost.
 func (s *Scheduler) tell(l *mulligan.Letter, what string) {
-	e := mulligan.Event{At: time.Now(), Event: what, Kind: l.Kind, ID: l.ID, Attempt: l.Attempts, Reason: l.Reason, ErrorType: l.ErrorType, Error: l.Error}
+	e := mulligan.Event{At: s.clock.Now(), Event: what, Kind: l.Kind, ID: l.ID, Attempt: l.Attempts, Reason: l.Reason, ErrorType: l.ErrorType, Error: l.Error}
 	b, err := json.Marshal(e)
 	if err != nil {
 		return

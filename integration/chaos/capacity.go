@@ -34,14 +34,9 @@ const (
 	measuring      = 25 * time.Second
 )
 
-const (
-	// topology bounds the events: a stream's max_bytes is reserved of what the
-	// smallest server may store.
-	topology = "topology: {replicas: 3, events_max_bytes: 33554432}\n"
-	// manyUsers: the run has as few users as any other and many more jobs, and is
-	// not about what a user may do.
-	manyUsers = "user_rate: {per_second: 50, burst: 100}\n"
-)
+// topology bounds the events: a stream's max_bytes is reserved of what the
+// smallest server may store.
+const topology = "topology: {replicas: 3, events_max_bytes: 33554432}\n"
 
 // A load is what a run under load measured and how it was judged.
 type load struct {

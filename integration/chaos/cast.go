@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +18,8 @@ import (
 )
 
 const (
-	refusing       = "refuse" // the command of a downstream that does
-	publishRate    = 15       // jobs a second of each publisher
+	refusing       = "refusing" // the configuration of a downstream that does
+	publishRate    = 15         // jobs a second of each publisher
 	downstreamPort = ":8080"
 	httpPort       = ":8081"
 	httpToken      = "of the sandbox" // of Mulligan's HTTP
@@ -40,10 +39,7 @@ func (r *rig) cast() error {
 	}
 	for _, name := range workers() {
 		for version := 1; version <= 2; version++ {
-			text := topology + witness.WorkerConfig(r.Seed, name, "http://"+address(downstream)+downstreamPort, version)
-			if r.Mode != "" {
-				text += manyUsers
-			}
+			text := topology + r.userRate().String() + witness.WorkerConfig(r.Seed, name, "http://"+address(downstream)+downstreamPort, version)
 			if err := os.WriteFile(r.configFile(name, version), []byte(text), 0o600); err != nil {
 				return err
 			}
@@ -69,8 +65,14 @@ func (r *rig) cast() error {
 
 // castRoles has those who stand around the product: this program's own roles.
 func (r *rig) castRoles() error {
+	usual := witness.DownstreamConfig{Seed: r.Seed, Calm: r.Mode != "", Listen: downstreamPort, Log: r.logFile(downstream)}
+	refuses := usual
+	refuses.Outage = true
+	if err := writeJSON(r.roleFile(refusing), refuses); err != nil {
+		return err
+	}
 	roles := map[string]any{
-		downstream: witness.DownstreamConfig{Seed: r.Seed, Calm: r.Mode != "", Listen: downstreamPort, Log: r.logFile(downstream)},
+		downstream: usual,
 		operator:   witness.OperatorConfig{Seed: r.Seed, Servers: serverURLs(), Program: r.program(programMulligan), Log: r.logFile(operator)},
 	}
 	for _, name := range publishers() {
@@ -90,6 +92,15 @@ func (r *rig) castRoles() error {
 		r.processes[name].args = []string{self, strings.TrimRight(name, "0123456789"), "-config", r.roleFile(name)}
 	}
 	return nil
+}
+
+// userRate is the run's. One that is about load has as few users as any other and
+// many more jobs, and is not about what a user may do.
+func (r *rig) userRate() witness.Rate {
+	if r.Mode != "" {
+		return witness.Rate{PerSecond: 50, Burst: 100}
+	}
+	return witness.UserRate()
 }
 
 func (r *rig) publisher(name string) witness.PublisherConfig {
@@ -141,16 +152,7 @@ func (r *rig) outage(ctx context.Context, f fault) error {
 	}
 	p := r.processes[downstream]
 	usual := p.args
-	ended := p.become([]string{self, refusing}, syscall.SIGKILL)
+	ended := p.become([]string{self, downstream, "-config", r.roleFile(refusing)}, syscall.SIGKILL)
 	wait(ctx, f.For)
 	return errors.Join(ended, p.become(usual, syscall.SIGKILL))
-}
-
-// refuse is a downstream that answers 503 to everything.
-func refuse(ctx context.Context) error {
-	s := http.Server{Addr: downstreamPort, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	})}
-	context.AfterFunc(ctx, func() { _ = s.Close() })
-	return s.ListenAndServe()
 }

@@ -55,8 +55,6 @@ func command(ctx context.Context, args []string) error {
 		return role(ctx, *file, witness.Operator)
 	case "check": // again, of the evidence of a run
 		return role(ctx, *file, check)
-	case refusing:
-		return refuse(ctx)
 	}
 	return fmt.Errorf("there is no role %q", args[0])
 }
@@ -71,8 +69,10 @@ func role[C any](ctx context.Context, file string, run func(context.Context, C) 
 }
 
 func check(_ context.Context, ev witness.Evidence) error {
-	for _, v := range witness.Check(ev).Violations {
-		fmt.Println("VIOLATED", v)
+	r := witness.Check(ev)
+	fmt.Print(r)
+	if len(r.Violations) > 0 {
+		return errViolated
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 const (
 	grace   = 45 * time.Second // a worker finishes the jobs in hand
 	restart = time.Second      // before what ended by itself is started again
+
+	endedByItself = " ended by itself: "
 )
 
 // A process is kept running in the place of its name: what ends by itself is
@@ -76,7 +78,7 @@ func (p *process) watch(cmd *exec.Cmd, ended chan struct{}) {
 	if !unasked {
 		return
 	}
-	p.told(fmt.Sprintf("%s ended by itself: %v", p.name, err))
+	p.told(fmt.Sprintf("%s%s%v", p.name, endedByItself, err))
 	time.Sleep(restart)
 	p.mu.Lock()
 	defer p.mu.Unlock()

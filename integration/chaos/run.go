@@ -96,7 +96,19 @@ func run(ctx context.Context, t task) (report, error) {
 		err = r.judge(ctx, &rep)
 	}
 	rep.Notes = r.notes
+	rep.Violations = append(rep.Violations, panics(r.notes)...)
 	return rep, err
+}
+
+// panics are the notes of processes that ended by a panic, or did not understand
+// how they were called. One that gave up waiting for servers ended otherwise.
+func panics(notes []string) (found []string) {
+	for _, note := range notes {
+		if strings.HasSuffix(note, endedByItself+"exit status 2") {
+			found = append(found, note)
+		}
+	}
+	return found
 }
 
 func (rep *report) violated(err error) {
@@ -227,14 +239,11 @@ func (r *rig) check(ctx context.Context, rep *report) error {
 	if err != nil {
 		return fmt.Errorf("gather the evidence: %w", err)
 	}
-	ev.Faults = r.faults
+	ev.Faults, ev.UserRate = r.faults, r.userRate()
 	began := time.Now()
 	rep.Witness = witness.Check(ev)
 	r.say("judged %d keys in %v", rep.Witness.Tried, time.Since(began).Round(time.Millisecond))
 	rep.Violations = append(rep.Violations, rep.Witness.Violations...)
-	if len(rep.Violations) == 0 {
-		return nil // who would read it
-	}
 	return writeJSON(filepath.Join(r.Dir, evidenceFile), ev)
 }
 

@@ -51,6 +51,7 @@ const (
 	idle        = "not started"            // says that nothing happened
 	broken      = "broken"                 // for ever
 	knownKey    = "known key"
+	outage      = "outage" // of the whole, for a time
 )
 
 // behave is what the downstream does with call n of a key, 1 being the first: the

@@ -2,7 +2,9 @@ package witness
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,7 +20,8 @@ const census = 10 * time.Second
 type ledger struct {
 	retries []spending  // those that failed, oldest first
 	firsts  []time.Time // good answers to first attempts, oldest first
-	shares  []interval  // when a worker may have had more than its share
+	unsure  []interval  // when a worker may have had more than its share, apart from each other
+	begun   []time.Time // when a worker began, or began again, oldest first
 	workers int
 }
 
@@ -63,24 +66,55 @@ func (c *checker) ledgerOf(downstream string) (l ledger) {
 	}
 	slices.SortFunc(l.retries, func(a, b spending) int { return a.at.Compare(b.at) })
 	slices.SortFunc(l.firsts, time.Time.Compare)
-	for _, at := range began {
-		l.shares = append(l.shares, interval{at.Add(-census), at.Add(census)})
-	}
 	l.workers = len(began)
+	for _, at := range began {
+		l.begun = append(l.begun, at)
+	}
+	var miscounted []interval
 	for _, f := range c.faults {
 		// Workers may have miscounted each other: one ended, was away, or not heard of.
 		// A leader that steps down keeps nobody from hearing another.
 		if f.someWorker || f.servers && f.For > linger {
-			l.shares = append(l.shares, interval{f.At, f.At.Add(f.For + census)})
+			miscounted = append(miscounted, interval{f.At, f.At.Add(f.For + census)})
+		}
+		l.begun = append(l.begun, f.begins(slices.Collect(maps.Keys(began)))...)
+	}
+	for _, at := range l.begun {
+		miscounted = append(miscounted, interval{at.Add(-census), at.Add(census)})
+	}
+	slices.SortFunc(l.begun, time.Time.Compare)
+	l.unsure = merged(miscounted)
+	return l
+}
+
+// begins is when workers begin again after a fault that ended them, one each.
+func (s strike) begins(workers []string) (at []time.Time) {
+	for _, w := range workers {
+		if s.workers[w] && (strings.Contains(s.What, "kill") || s.What == "terminate" || s.What == "upgrade") {
+			at = append(at, s.At)
 		}
 	}
-	slices.SortFunc(l.shares, func(a, b interval) int { return a.from.Compare(b.from) })
-	return l
+	return at
+}
+
+// merged joins intervals that touch.
+func merged(all []interval) (apart []interval) {
+	slices.SortFunc(all, func(a, b interval) int { return a.from.Compare(b.from) })
+	for _, i := range all {
+		if n := len(apart); n > 0 && !apart[n-1].to.Before(i.from) {
+			if i.to.After(apart[n-1].to) {
+				apart[n-1].to = i.to
+			}
+			continue
+		}
+		apart = append(apart, i)
+	}
+	return apart
 }
 
 // costAfter is what a retry costs: less after one that was told to wait.
 func costAfter(before *Call) float64 {
-	if before.Answer.Hint > 0 {
+	if before.throttled() {
 		return 0.35
 	}
 	return 1
@@ -94,19 +128,16 @@ func (l *ledger) worst(fs faults) (over string, used float64) {
 	for i := range l.retries {
 		from := heldSince(fs, l.retries[i].at)
 		earned, _ := slices.BinarySearchFunc(l.firsts, from, time.Time.Compare)
-		shares := slices.DeleteFunc(slices.Clone(l.shares), func(s interval) bool { return s.to.Before(from) })
-		spent, end, unsure := 0.0, earned, 0
+		spent, end := 0.0, earned
 		for j := i; j < len(l.retries); j++ {
 			to := l.retries[j].at
 			for spent += l.retries[j].cost; end < len(l.firsts) && !l.firsts[end].After(to); end++ {
 			}
-			for ; unsure < len(shares) && !shares[unsure].from.After(to); unsure++ {
-			}
-			allowed := l.allowed(to.Sub(from), end-earned, unsure)
+			allowed := l.allowed(interval{from, to}, end-earned)
 			if spent > allowed && spent-allowed > furthest {
 				furthest = spent - allowed
-				over = fmt.Sprintf("%.2f from %s to %s, allowed are %.2f: %d first attempts succeeded, %d workers may have had another's share",
-					spent, clock(l.retries[i].at), clock(to), allowed, end-earned, unsure)
+				over = fmt.Sprintf("%.2f from %s to %s, allowed are %.2f: %d first attempts succeeded, workers began %d times",
+					spent, clock(l.retries[i].at), clock(to), allowed, end-earned, l.beginnings(interval{from, to}))
 			}
 			if j-i >= 9 {
 				used = max(used, spent/allowed)
@@ -116,12 +147,42 @@ func (l *ledger) worst(fs faults) (over string, used float64) {
 	return over, used
 }
 
-// allowed is what may be spent in a window. Each worker that is new, or counts
-// wrong, may have saved all of the cap, and has the whole floor until the next
-// census.
-func (l *ledger) allowed(window time.Duration, firsts, unsure int) float64 {
-	return retryRatio*float64(firsts) + retryFloor*window.Seconds() + max(retryCap, 2*float64(l.workers)) +
-		float64(unsure)*(retryCap+retryFloor*census.Seconds())
+// allowed is what may be spent in a window. A worker has saved the cap at most, once
+// for each time that it began; while it counts wrong it has the whole floor.
+func (l *ledger) allowed(w interval, firsts int) float64 {
+	wrong, saved := 0.0, max(retryCap, 2*float64(l.workers))
+	for _, u := range l.unsure {
+		if from, to := later(u.from, w.from), earlier(u.to, w.to); !to.Before(from) {
+			wrong += to.Sub(from).Seconds()
+			saved = retryCap * float64(l.workers)
+		}
+	}
+	return retryRatio*float64(firsts) + retryFloor*(w.to.Sub(w.from).Seconds()+wrong*float64(l.workers-1)) +
+		saved + retryCap*float64(l.beginnings(w))
+}
+
+// beginnings counts the workers that began in a window.
+func (l *ledger) beginnings(w interval) (n int) {
+	for _, at := range l.begun {
+		if !at.Before(w.from) && !at.After(w.to) {
+			n++
+		}
+	}
+	return n
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // heldSince is when the token of a retry that is called at a time may have been
@@ -129,7 +190,7 @@ func (l *ledger) allowed(window time.Duration, firsts, unsure int) float64 {
 func heldSince(fs faults, at time.Time) time.Time {
 	since := at.Add(-holdsToken)
 	for _, f := range fs {
-		if f.overlaps(since, at, settle) && f.At.Add(-holdsToken).Before(since) {
+		if hits := f.servers || f.someWorker || f.of("downstream"); hits && f.overlaps(since, at, settle) && f.At.Add(-holdsToken).Before(since) {
 			since = f.At.Add(-holdsToken)
 		}
 	}

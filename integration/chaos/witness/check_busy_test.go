@@ -17,7 +17,9 @@ func TestTimeThatRunsOutAtTheLastMomentExplainsALetter(t *testing.T) {
 		for range 4 {
 			m.call("model.ask", "a", fails())
 		}
-		m.bury("model.ask", "a", mulligan.AttemptsExhausted).History[3].At = noon().Add(time.Minute - before)
+		l := m.bury("model.ask", "a", mulligan.AttemptsExhausted)
+		l.History[3].At, l.History[3].ErrorType = noon().Add(time.Minute-before), "timeout"
+		m.e.Records["model.ask.a"].History = l.History
 		m.e.Calls = m.e.Calls[:3]
 		return m
 	}
@@ -33,7 +35,11 @@ func TestTimeThatRunsOutAtTheLastMomentExplainsALetter(t *testing.T) {
 			m.after(hint)
 		}
 		m.call("pay.hook", "a", fine())
-		m.bury("pay.hook", "a", mulligan.InDoubt)
+		l := m.bury("pay.hook", "a", mulligan.InDoubt)
+		for i := range 3 {
+			l.History[i].Delay = hint
+		}
+		l.History[3].ErrorType, m.e.Records["pay.hook.a"].History = "timeout", l.History
 		return m
 	}
 	for _, c := range []struct {

@@ -19,7 +19,7 @@ func (c *checker) attempts(s *story) {
 	}
 	// Of several messages of a key each may be running when the last attempt of
 	// another is recorded.
-	most, more := s.kind.attempts*s.lives()+len(s.tries)-1, c.faults.repeats(s.calls)
+	most, more := s.kind.attempts*s.lives()+s.messages()-1, c.faults.repeats(s.calls)
 	if len(s.calls) > most+more {
 		c.violate("I3", s.key, fmt.Sprintf("at most %d calls, and %d more for faults", most, more), fmt.Sprint(len(s.calls)))
 	}
@@ -30,20 +30,23 @@ func (c *checker) attempts(s *story) {
 
 // numbers checks that the count of attempts goes on from one call to the next.
 func (c *checker) numbers(s *story) {
-	if len(s.tries) > 1 {
+	if s.messages() > 1 {
 		return // several messages, each with a call of its own
 	}
+	told := c.account(s, s.told())
 	for i, next := range s.calls[1:] {
 		call := s.calls[i]
 		if call.Ended.IsZero() || next.Began.Before(call.Ended) || call.succeeded() || c.faults.struck(call) || s.reopened(call.Began, next.Began) {
 			continue
 		}
 		until, shaken := c.faults.shaken(call)
+		unseen := func(e entry) bool { return e.call == nil && e.At.After(call.Began) && e.At.Before(next.Began) }
+		givenUp := func(e entry) bool { return e.call == next && e.Number == next.Attempt && e.end().Before(call.Began) }
 		switch more := next.Attempt - call.Attempt; {
 		case more == 1:
-		case more > 1 && (shaken || c.faults.anyCutOff(call.Ended, next.Began)): // others were counted, or did not arrive
+		case more > 1 && told.count(unseen) >= more-1: // others did not arrive, as the history says
 		case more == 0 && shaken && !next.Began.After(until): // begun before the failure was recorded
-		case more < 0 && c.faults.late(next): // sent before
+		case more < 0 && (c.faults.late(next) || told.count(givenUp) > 0): // sent before
 		case more <= 0 && c.faults.thawed(next): // in hand since before
 		default:
 			c.violate("I3", s.key, fmt.Sprintf("attempt %d after attempt %d, which failed at %s", call.Attempt+1, call.Attempt, clock(call.Ended)),
@@ -94,7 +97,7 @@ func (c *checker) total(s *story) {
 		}
 	}
 	// One more timeout for each message that may run beside the others.
-	if most := s.kind.total*time.Duration(s.lives()) + callTimeout*time.Duration(len(s.tries)); took > most {
+	if most := s.kind.total*time.Duration(s.lives()) + callTimeout*time.Duration(s.messages()); took > most {
 		c.violate("I3", s.key, fmt.Sprintf("calls of at most %v", most), took.String())
 	}
 }
@@ -113,7 +116,7 @@ func (c *checker) hints(s *story) {
 			// before the answer was recorded.
 			wait := next.Began.Sub(call.Ended)
 			if wait <= 0 || next.Attempt <= call.Attempt && !next.Began.After(known) || s.reopened(call.Ended, next.Began) ||
-				len(s.tries) > 1 && (s.kind.effect == mulligan.Pure || wait < race) {
+				s.messages() > 1 && (s.kind.effect == mulligan.Pure || wait < race) {
 				continue
 			}
 			c.hinted(s, call, next)

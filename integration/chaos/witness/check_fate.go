@@ -11,6 +11,9 @@ import (
 // fate checks that each accepted key has ended, in one way, and that who says so
 // has a reason (I1).
 func (c *checker) fate(s *story) {
+	if len(s.tries) == 0 && len(s.calls)+len(s.letters)+len(s.conflicts) == 0 && s.record == nil {
+		return // nothing was stored, and nothing came of it
+	}
 	if len(s.tries) == 0 {
 		c.violate("I1", s.key, "only keys that were published", fmt.Sprintf("%d calls, %d letters, record %v", len(s.calls), len(s.letters)+len(s.conflicts), s.record != nil))
 		return
@@ -163,7 +166,7 @@ func (c *checker) doneIsOver(s *story) {
 			continue
 		}
 		known := first.Ended
-		if len(s.tries) > 1 {
+		if s.messages() > 1 {
 			known = known.Add(race)
 		}
 		if until, ok := c.faults.shaken(first); ok && until.After(known) {
@@ -172,17 +175,17 @@ func (c *checker) doneIsOver(s *story) {
 		for _, later := range s.calls[i+1:] {
 			if later.Began.After(known) && !c.inHand(later, known) {
 				c.violate("I2", s.key, "no call after the good answer of "+clock(first.Ended), fmt.Sprintf("call %d by %s at %s", later.Nth, later.Worker, clock(later.Began)))
+				return
 			}
 		}
-		return
 	}
 }
 
 // inHand reports whether a call may have been begun before a time: by a worker
-// that was stopped or cut off in between, or on a connection that the downstream
-// did not serve meanwhile.
+// that was stopped, slow or cut off from then until it arrived, or on a connection
+// that the downstream did not serve for as long.
 func (c *checker) inHand(call *Call, before time.Time) bool {
-	from := before.Add(-linger)
-	return c.faults.cutOff(call.Worker, from, call.Began) ||
-		c.faults.any(from, call.Began, linger, func(s strike) bool { return s.workers[call.Worker] })
+	return slices.ContainsFunc(c.faults, func(s strike) bool {
+		return (s.workers[call.Worker] || s.ways[call.Worker]) && s.overlaps(before, before.Add(race), linger) && s.overlaps(call.Began, call.Began, s.trail())
+	})
 }

@@ -11,7 +11,10 @@ import (
 
 // letters checks what dead letters say against what the downstream saw (I6).
 func (c *checker) letters(s *story) {
+	faultless := *c
+	faultless.faults = nil
 	for _, l := range append(slices.Clone(s.letters), s.conflicts...) {
+		c.Letters++
 		p := slices.IndexFunc(s.tries, func(p Said[Published]) bool { return p.Line.Payload == l.Payload })
 		if p < 0 {
 			c.violate("I6", s.key, "a letter with a payload as published", fmt.Sprintf("letter %d with %.8s", l.Seq, l.Payload))
@@ -26,64 +29,58 @@ func (c *checker) letters(s *story) {
 		if l.Attempts > 0 && len(l.History) == 0 {
 			c.violate("I6", s.key, "the history of a letter", fmt.Sprintf("none, after %d attempts", l.Attempts))
 		}
-		if why := c.unjustified(s, l); why != "" {
+		life := c.account(s, l.History).life()
+		if why := c.unjustified(s, l, life); why != "" {
 			c.violate("I6", s.key, "the reason "+string(l.Reason)+" only where "+why, c.seen(s, l))
+		} else if faultless.unjustified(s, l, life) != "" {
+			c.ExcusedLetters++
 		}
 	}
 }
 
 func (c *checker) seen(s *story, l Letter) string {
-	text := fmt.Sprintf("letter %d after %d attempts, %d tries, calls", l.Seq, l.Attempts, len(s.tries))
+	text := fmt.Sprintf("letter %d after %d attempts, %d messages, calls", l.Seq, l.Attempts, s.messages())
 	for _, call := range s.calls {
 		text += " " + call.Answer.Class
 	}
 	return text
 }
 
-// unjustified says when the reason of a letter would be right, or nothing if it is.
-func (c *checker) unjustified(s *story, l Letter) string {
-	from, to := s.tries[0].At, l.BuriedAt.Add(c.widest())
-	ended := c.faults.ended(from, to)
-	// Attempts that the downstream did not see.
-	unseen := c.faults.anyCutOff(from, to) || ended > 0
-	pub := s.tries[0].Line
-	saw := func(is func(*Call) bool) bool { return slices.ContainsFunc(s.calls, is) }
+// unjustified says when the reason of a letter would be right, or nothing if it
+// is. The letter's own history is the account, and only what hit this key excuses.
+func (c *checker) unjustified(s *story, l Letter, life account) string {
+	last := life.last()
 	switch l.Reason {
 	case mulligan.PermanentFailure:
-		return unless(saw(func(call *Call) bool { return call.Answer.Class == refused }), "the downstream refused it for good")
+		return unless(last.call != nil && last.call.Answer.Class == refused, "the downstream refused it for good")
 	case mulligan.InDoubt:
-		doubt := saw((*Call).doubtful) || saw(c.faults.unheard) || unseen || c.faults.away(from, to) ||
-			c.couldTake(s) >= s.kind.total // its caller may have gone just when it was answered
-		return unless(s.kind.effect == mulligan.Once && doubt, "it is a once job whose call ended in doubt")
+		return unless(s.kind.effect == mulligan.Once && slices.ContainsFunc(life, func(e entry) bool { return c.doubts(s, e) }), "it is a once job whose call ended in doubt")
 	case mulligan.Crashed:
-		return unless(ended >= 3, "workers ended three times")
+		return unless(c.faults.ends(s.calls) >= 2 && c.faults.ended(s.tries[0].At, l.BuriedAt) >= 3, "workers ended three times with it in hand")
 	case mulligan.AttemptsExhausted:
-		return unless(l.Attempts >= s.kind.attempts && (len(s.calls)+cutShort(s, l) >= s.kind.attempts || unseen), "all attempts were used")
+		return unless(life.tries() >= s.kind.attempts || len(l.History) >= keptEntries, "all attempts were used")
 	case mulligan.TimeExhausted:
-		return unless(c.couldTake(s) >= s.kind.total || unseen, "calls and delays can have used the total")
+		return unless(s.kind.couldTake(life) >= s.kind.total || len(l.History) >= keptEntries, "calls and delays can have used the total")
 	case mulligan.Expired:
-		return unless(c.couldExpire(s, l), "no attempt could start before its deadline")
+		return unless(c.couldExpire(s, l, last), "no attempt could start before its deadline")
 	case mulligan.KeyConflict:
 		return unless(s.conflicting(), "publishers sent several payloads")
 	case mulligan.TaskBudget:
-		return unless(pub.Task != "" && (c.taskUsed(pub.Task) >= taskRetries || c.faults.anyCutOff(time.Time{}, to)), "the retries of its task are used")
+		task := s.tries[0].Line.Task
+		return unless(task != "" && c.taskUsed(task) >= taskRetries, "the retries of its task are used")
 	case mulligan.UserBudget:
-		return unless(pub.User != "" && !pub.Deadline.IsZero(), "its user's next place is past its deadline")
+		return unless(c.userUsed(s, l, last), "its user's next place is past its deadline")
 	}
 	return "anything else happened than what this run does"
 }
 
-// cutShort counts attempts of a letter that began so near a deadline that no call
-// may have come of them.
-func cutShort(s *story, l Letter) (n int) {
-	for _, a := range l.History {
-		if slices.ContainsFunc(s.tries, func(p Said[Published]) bool {
-			return !p.Line.Deadline.IsZero() && a.At.Add(onTheWay).After(p.Line.Deadline)
-		}) {
-			n++
-		}
+// doubts reports whether an attempt was spent in doubt, and nobody knows what
+// became of its call.
+func (c *checker) doubts(s *story, e entry) bool {
+	if e.Reason != mulligan.InDoubt || e.NotStarted || !c.holds(s, e) {
+		return false
 	}
-	return n
+	return e.answered() == 0 || e.call.doubtful()
 }
 
 func unless(ok bool, why string) string {
@@ -93,20 +90,34 @@ func unless(ok bool, why string) string {
 	return why
 }
 
-// couldTake is what calls took, and the delays after them at most.
-func (c *checker) couldTake(s *story) (took time.Duration) {
-	for i, call := range s.calls {
-		took += call.end().Sub(call.Began) + onTheWay + s.kind.longestDelay(i+1, call.Answer.Hint)
+// couldTake is what attempts took with the delays that followed, and the longest
+// that may follow the last.
+func (k kind) couldTake(life account) (took time.Duration) {
+	last := life.last()
+	for _, e := range life {
+		if !e.failed() {
+			continue
+		}
+		took += e.Took + min(e.Delay, k.delayAfter(e))
 	}
-	return took
+	return took + k.delayAfter(last)
+}
+
+// delayAfter is the longest that the policy plans after an attempt.
+func (k kind) delayAfter(e entry) time.Duration {
+	hint := time.Duration(0)
+	if e.call != nil {
+		hint = e.call.Answer.Hint
+	}
+	return k.longestDelay(e.Number, hint, e.Throttled)
 }
 
 // longestDelay is the longest that the policy plans after attempt n.
-func (k kind) longestDelay(n int, hint time.Duration) time.Duration {
+func (k kind) longestDelay(n int, hint time.Duration, throttled bool) time.Duration {
 	most := func(first time.Duration) time.Duration {
 		return min(k.max, time.Duration(float64(first)*math.Pow(2, float64(n-1))))
 	}
-	if hint == 0 {
+	if hint == 0 && !throttled {
 		return most(k.first) * 3 / 2
 	}
 	w := most(time.Second)
@@ -115,7 +126,7 @@ func (k kind) longestDelay(n int, hint time.Duration) time.Duration {
 
 // couldExpire reports whether the deadline was so near that the next retry could
 // not start before it. Waiting for a place of the user is told otherwise.
-func (c *checker) couldExpire(s *story, l Letter) bool {
+func (c *checker) couldExpire(s *story, l Letter, last entry) bool {
 	first := time.Time{}
 	for _, p := range s.tries {
 		if d := p.Line.Deadline; !d.IsZero() && (first.IsZero() || d.Before(first)) {
@@ -125,97 +136,45 @@ func (c *checker) couldExpire(s *story, l Letter) bool {
 	if first.IsZero() {
 		return false
 	}
-	slack := time.Duration(0)
-	for i, call := range s.calls {
-		slack = max(slack, s.kind.longestDelay(i+1, call.Answer.Hint))
-	}
-	for _, a := range l.History {
-		if a.Throttled && c.faults.anyCutOff(a.At, a.At) { // what stands in for the downstream says 503 and logs nothing
-			slack = max(slack, s.kind.longestDelay(a.Number, 1))
+	over := l.BuriedAt // when it came back, if it was not spent by its last attempt
+	if last.Reason == mulligan.Expired {
+		over = last.end()
+		if c.faults.away(last.end(), l.BuriedAt) { // the budgets, which are asked first, did not answer
+			over = l.BuriedAt
 		}
+		over = over.Add(s.kind.delayAfter(last))
 	}
-	return !l.BuriedAt.Add(slack + 2*c.widest()).Before(first)
+	return !over.Add(clockSlack).Before(first)
 }
 
-// widest is how wrong a clock is at most, of whichever process it was.
-func (c *checker) widest() (most time.Duration) {
-	for _, f := range c.faults {
-		if f.skews() {
-			most = max(most, f.For, -f.For)
-		}
-	}
-	return most
-}
+// clockSlack is by how much the clock of a process may be ahead of the server's:
+// it is the latest that this can show, so as long as the question took.
+const clockSlack = 250 * time.Millisecond
 
-// taskUsed is how many retries of a task there were, or may have been: one that
-// was granted may have come to nothing by a fault or by a deadline.
+// taskUsed is how many retries of a task were planned, or may have been by a worker
+// that a fault kept from recording it.
 func (c *checker) taskUsed(task string) (n int) {
 	for _, s := range c.tasked[task] {
-		for _, call := range s.calls {
-			if call.Attempt > 1 || c.faults.hit(call) {
-				n++
-			}
-		}
-		for _, l := range s.letters {
-			if l.Reason == mulligan.Expired {
-				n++
-			}
-		}
-		for _, o := range s.operated { // whose letter is gone
-			if o.Line.Reason == mulligan.Expired && o.Line.Answer == "" {
-				n++
-			}
-		}
+		n += len(c.plans(s))
 	}
 	return n
 }
 
-// history checks that the calls which the downstream saw stand in the record or
-// the letter (I7).
-func (c *checker) history(s *story) {
-	var entries []mulligan.Attempt
-	switch {
-	case s.record != nil:
-		entries = s.record.History
-	case len(s.letters) > 0:
-		entries = s.letters[0].History
-	}
-	for _, a := range entries {
-		if (a.Verb == mulligan.Nak || a.Verb == mulligan.Park) && a.ErrorType == "" {
-			c.violate("I7", s.key, "why it was tried again, with each retry", fmt.Sprintf("none with attempt %d", a.Number))
+// plans are the retries of a key that were planned, each by when its call began,
+// which is when its budgets had been asked at the latest; zero if none did. Where a
+// call failed and a fault kept that from the record, one may have been.
+func (c *checker) plans(s *story) (asked []time.Time) {
+	a, stand := c.account(s, s.told()), map[*Call]bool{}
+	for _, e := range a {
+		stand[e.call] = true
+		if e.planned() {
+			asked = append(asked, s.next(e.Number, e.end()))
 		}
 	}
-	if len(entries) >= keptEntries {
-		return // older ones were forgotten
-	}
-	if stood, must := stood(entries), c.mustStand(s); stood < must {
-		c.violate("I7", s.key, fmt.Sprintf("%d failed calls in the history", must), fmt.Sprint(stood))
-	}
-}
-
-// keptEntries is how many entries of a history are kept.
-const keptEntries = 32
-
-// stood counts the attempts that a history tells of, and that failed.
-func stood(entries []mulligan.Attempt) (n int) {
-	for _, a := range entries {
-		if a.ErrorType != "" && a.Verb != mulligan.Replay && a.Verb != mulligan.Resolve {
-			n += max(a.Tries, 1)
-		}
-	}
-	return n
-}
-
-// mustStand counts the calls that failed and whose worker lived to record it. A
-// good answer that came without knowing of such a failure ends the key before it.
-func (c *checker) mustStand(s *story) (n int) {
 	for _, call := range s.calls {
-		over := func(other *Call) bool {
-			return other.succeeded() && other.Attempt <= call.Attempt && !s.reopened(call.Began, other.Began)
-		}
-		if !call.succeeded() && !call.Ended.IsZero() && !c.faults.struck(call) && !slices.ContainsFunc(s.calls, over) {
-			n++
+		if !stand[call] && !call.succeeded() && c.faults.hit(call) {
+			asked = append(asked, s.next(call.Attempt, call.end()))
 		}
 	}
-	return n
+	return asked
 }

@@ -1,6 +1,8 @@
 package witness
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +114,23 @@ func tooManyCalls() []brokenRun {
 				m.bury("model.ask", id, mulligan.AttemptsExhausted)
 			}
 		}, "I4 task errand"},
+		{"a refused message pays for no attempt", func(m *maker) {
+			m.of("pay.charge", "second")[1].Attempt = 1
+			m.publish("pay.charge", "second", nil)
+			m.e.Published[len(m.e.Published)-1].Line.What = Refused
+		}, "I3 pay.charge.second"},
+		{"an outage is called on and on", func(m *maker) { m.outage(100, 50*time.Millisecond) }, "I4 downstream model"},
+		{"a user has more retries than the rate", func(m *maker) {
+			m.busy(30, 0)
+			for i := range m.e.Published {
+				m.e.Published[i].Line.User = "ada"
+			}
+		}, "I8 user ada"},
+		{"a call before its time", func(m *maker) {
+			for i := range m.e.Published {
+				m.e.Published[i].Line.NotBefore = m.of("model.ask", "first")[0].Began.Add(time.Second)
+			}
+		}, "I5 model.ask.first"},
 		{"a retry before its hint", func(m *maker) {
 			c := m.of("mail.send", "hinted")
 			c[1].Began = c[0].Ended.Add(1400 * time.Millisecond)
@@ -170,6 +189,13 @@ func TestFaultsExcuseOnlyWhatTheyCanHaveCaused(t *testing.T) {
 		c[1].Began = c[0].Ended.Add(500 * time.Millisecond)
 		return c[0]
 	}
+	missed := func(m *maker) *Call { // an attempt that never arrived
+		c, r := m.of("pay.charge", "second"), m.e.Records["pay.charge.second"]
+		c[1].Attempt = 3
+		r.History = slices.Insert(r.History, 1, mulligan.Attempt{Number: 2, At: c[0].Ended.Add(100 * time.Millisecond), Took: time.Second, ErrorType: "timeout", Verb: mulligan.Nak})
+		r.History[2].Number = 3
+		return c[0]
+	}
 	overBudget := func(m *maker) *Call {
 		m.busy(10, 3)
 		return m.of("model.rank", "busy-0")[0]
@@ -193,14 +219,15 @@ func TestFaultsExcuseOnlyWhatTheyCanHaveCaused(t *testing.T) {
 		{"a skew is no kill", again, "skew", "worker-1", time.Second, false},
 		{"a clock that is behind", early, "skew", "worker-1", -time.Second, false},
 		{"a way to the downstream that is cut", again, "cut", "worker-1 to downstream", time.Second, false},
-		{"attempts that the downstream missed", func(m *maker) *Call {
-			m.of("pay.charge", "second")[1].Attempt = 3
-			return m.of("pay.charge", "second")[0]
-		}, "cut", "worker-1 to downstream", time.Second, true},
-		{"attempts that another worker made in vain", func(m *maker) *Call {
-			m.of("pay.charge", "second")[1].Attempt = 3
-			return m.of("pay.charge", "second")[0]
-		}, "cut", "worker-2 to downstream", time.Second, true},
+		{"attempts that the downstream missed", missed, "cut", "worker-1 to downstream", time.Second, true},
+		{"attempts that another worker made in vain", missed, "cut", "worker-2 to downstream", time.Second, true},
+		{"attempts that no fault kept from the downstream", missed, "kill -9", "publisher-1", time.Second, false},
+		{"a good answer that was not heard does not hide the next", func(m *maker) *Call {
+			first := m.of("mail.send", "hinted")[1]
+			m.call("mail.send", "hinted", Answer{Class: knownKey, Status: 200})
+			m.after(20*time.Second).call("mail.send", "hinted", Answer{Class: knownKey, Status: 200})
+			return first
+		}, "kill -9", "worker-1", time.Second, false},
 		{"a kill does not pay for retries of a worker that lives", overBudget, "kill -9", "publisher-2", time.Second, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -211,6 +238,40 @@ func TestFaultsExcuseOnlyWhatTheyCanHaveCaused(t *testing.T) {
 				t.Errorf("got %q, want clean = %v", found, tt.clean)
 			}
 		})
+	}
+}
+
+// One may be; that all are is a checker that is blind, or a fault that nobody drew.
+func TestNotAllReasonsMayBeExcused(t *testing.T) {
+	for letters, clean := range map[int]bool{fewExcused: true, fewExcused + 1: false} {
+		m := newMaker()
+		for i := range letters {
+			id := fmt.Sprint(i)
+			m.publish("pay.hook", id, nil)
+			m.call("pay.hook", id, fails())
+			l := m.bury("pay.hook", id, mulligan.InDoubt)
+			l.History[0].ErrorType = "timeout"
+			m.e.Records["pay.hook."+id].History = l.History
+		}
+		m.e.Calls = nil
+		m.fault("cut", "worker-1 to downstream", noon(), m.now.Sub(noon()))
+		if found := Check(m.e).Violations; (len(found) == 0) != clean {
+			t.Errorf("of %d excused letters: got %q, want clean = %v", letters, found, clean)
+		}
+	}
+}
+
+// A breaker that opens, and probes, is what there should be.
+func TestAnOutageMayBeProbed(t *testing.T) {
+	m := newMaker()
+	m.outage(breakerCalls, 20*time.Millisecond)
+	for _, wait := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+		m.after(wait).outage(1, 0)
+	}
+	for _, v := range Check(m.e).Violations {
+		if strings.HasPrefix(v, "I4 ") {
+			t.Error(v)
+		}
 	}
 }
 

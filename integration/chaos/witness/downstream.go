@@ -19,6 +19,7 @@ import (
 type DownstreamConfig struct {
 	Seed   uint64
 	Calm   bool   // gives less trouble: what many jobs a second need, since few retries succeed at once
+	Outage bool   // answers 503 to everything, and has no effect
 	Listen string // address
 	Log    string // path
 }
@@ -26,7 +27,7 @@ type DownstreamConfig struct {
 // Called is the downstream's line about a call that began.
 type Called struct {
 	Serial  int    `json:"serial"` // over all calls
-	Nth     int    `json:"nth"`    // of its kind and ID
+	Nth     int    `json:"nth"`    // of its kind and ID, those in an outage not counted
 	Path    string `json:"path"`
 	Kind    string `json:"kind"`
 	ID      string `json:"id"`  // as the header has it
@@ -96,6 +97,9 @@ func serveDownstream(ctx context.Context, cfg DownstreamConfig, l net.Listener) 
 
 func (d *downstream) count(c *Called) {
 	d.calls = max(d.calls, c.Serial)
+	if c.Answer.Class == outage {
+		return
+	}
 	d.seen[c.Kind+"/"+c.ID] = max(d.seen[c.Kind+"/"+c.ID], c.Nth)
 	if c.Answer.Effect {
 		d.effects[c.Key]++
@@ -135,6 +139,9 @@ func (d *downstream) begin(c *Called) bool {
 	c.Serial, c.Nth = d.calls+1, d.seen[c.Kind+"/"+c.ID]+1
 	happened := d.effects[c.Key]
 	c.Answer = honours(k.effect, behave(d.cfg.Seed, d.cfg.Calm, c.Key, c.Nth), happened > 0)
+	if d.cfg.Outage {
+		c.Answer = Answer{Class: outage, Status: http.StatusServiceUnavailable}
+	}
 	if c.Answer.Status == http.StatusOK {
 		c.Receipt = receipt(k.effect, c.Key, happened+1)
 	}

@@ -32,6 +32,8 @@ type Evidence struct {
 	Left string `json:"left,omitempty"`
 	// Faults are filled in by who caused them.
 	Faults []Fault `json:"faults"`
+	// UserRate is how many retries each user might have, also by who caused the run.
+	UserRate Rate `json:"user_rate"`
 }
 
 // Said is a role's line, and when it was written by the role's clock.

@@ -11,8 +11,9 @@ import (
 type Fault struct {
 	At  time.Time     `json:"at"`
 	For time.Duration `json:"for_ns"` // until it was healed, or the process began again
-	// What is for people, but for a freeze, and for a skew: then For is how far the
-	// clock of the target is ahead, over the whole run.
+	// What is for people, but for what ends a process (kill, terminate, upgrade), a
+	// freeze, what is slow, and a skew: then For is how far the clock of the target is
+	// ahead, over the whole run.
 	What string `json:"what"`
 	// Target names processes by what they are: worker, scheduler, downstream,
 	// publisher, operator. A worker's name is the one in its config file. Anything
@@ -35,6 +36,15 @@ func (f Fault) skews() bool { return strings.Contains(f.What, "skew") }
 
 func (f Fault) overlaps(from, to time.Time, after time.Duration) bool {
 	return !f.skews() && !f.At.After(to) && !f.At.Add(f.For+after).Before(from)
+}
+
+// trail is for how long what was under way still arrives: of a slow link, what
+// waited in its queue.
+func (f Fault) trail() time.Duration {
+	if f.What == "slow" {
+		return reconnect
+	}
+	return linger
 }
 
 func (f Fault) of(role string) bool { return strings.Contains(f.Target, role) }
@@ -161,11 +171,6 @@ func (fs faults) cutOff(worker string, from, to time.Time) bool {
 	return fs.any(from, to, linger, func(s strike) bool { return s.ways[worker] })
 }
 
-// anyCutOff is the same for whichever worker made the calls.
-func (fs faults) anyCutOff(from, to time.Time) bool {
-	return fs.any(from, to, linger, func(s strike) bool { return s.of("downstream") })
-}
-
 // ended counts the faults of workers in a time: each may have ended a run.
 func (fs faults) ended(from, to time.Time) (n int) {
 	for _, f := range fs {
@@ -176,9 +181,19 @@ func (fs faults) ended(from, to time.Time) (n int) {
 	return n
 }
 
-// away reports whether servers were hit in a time.
+// away reports whether the servers may not have answered some worker in a time.
 func (fs faults) away(from, to time.Time) bool {
-	return fs.any(from, to, settle, func(s strike) bool { return s.servers })
+	return fs.any(from, to, settle, func(s strike) bool { return s.servers || s.someWorker })
+}
+
+// ends counts the faults that hit a worker or the servers during one of the calls.
+func (fs faults) ends(calls []*Call) (n int) {
+	for _, f := range fs {
+		if slices.ContainsFunc(calls, faults{f}.hit) {
+			n++
+		}
+	}
+	return n
 }
 
 // end is when the downstream was through with the call; of one that was killed

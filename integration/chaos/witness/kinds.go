@@ -32,6 +32,21 @@ const (
 	retryCap   = 10.0
 )
 
+// A Rate is how many retries a user may have over all kinds; String is a line of a
+// worker's config file.
+type Rate struct {
+	PerSecond float64 `json:"per_second"`
+	Burst     int     `json:"burst"`
+}
+
+func (r Rate) String() string {
+	return fmt.Sprintf("user_rate: {per_second: %v, burst: %d}\n", r.PerSecond, r.Burst)
+}
+
+// UserRate is that of a run which is not about load: less than the program's, so
+// that users reach it.
+func UserRate() Rate { return Rate{PerSecond: 0.3, Burst: 3} }
+
 // kinds are those of the run. Three downstreams, each with kinds of its own, are
 // one process.
 func kinds() []kind {

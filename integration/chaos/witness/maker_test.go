@@ -19,7 +19,7 @@ type maker struct {
 func noon() time.Time { return time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC) }
 
 func newMaker() *maker {
-	return &maker{now: noon(), e: Evidence{Records: map[string]*mulligan.Record{}}}
+	return &maker{now: noon(), e: Evidence{Records: map[string]*mulligan.Record{}, UserRate: UserRate()}}
 }
 
 func (m *maker) after(d time.Duration) *maker {
@@ -67,9 +67,9 @@ func (m *maker) record(kind, id string, state mulligan.State) *mulligan.Record {
 			continue
 		}
 		r.Attempts++
-		a := mulligan.Attempt{Number: r.Attempts, At: c.Began}
+		a := mulligan.Attempt{Number: r.Attempts, At: c.Began, Took: c.Ended.Sub(c.Began), Throttled: c.throttled(), NotStarted: c.Answer.Outcome == notStarted}
 		if c.Answer.Status != 200 {
-			a.ErrorType, a.Verb = "http_500", mulligan.Nak
+			a.ErrorType, a.Verb = errorType(c.Answer), mulligan.Nak
 		} else {
 			r.Result = &mulligan.Result{Data: []byte(c.Receipt)}
 		}
@@ -77,6 +77,17 @@ func (m *maker) record(kind, id string, state mulligan.State) *mulligan.Record {
 	}
 	m.e.Records[mulligan.RecordKey(kind, mulligan.Token(id))] = r
 	return r
+}
+
+// errorType is how a worker calls what it was answered.
+func errorType(a Answer) string {
+	switch {
+	case a.Drop:
+		return "reset"
+	case a.Status == 0:
+		return "timeout"
+	}
+	return fmt.Sprintf("http_%d", a.Status)
 }
 
 // bury gives the key its letter.
@@ -146,7 +157,8 @@ func clean() *maker {
 
 	m.publish("mail.send", "late", func(p *Published) { p.Deadline = m.now.Add(3 * time.Second) })
 	m.call("mail.send", "late", fails())
-	m.after(2*time.Second).bury("mail.send", "late", mulligan.Expired)
+	late := &m.after(2*time.Second).bury("mail.send", "late", mulligan.Expired).History[0]
+	late.Verb, late.Reason = mulligan.Park, "" // it was over when the retry was due
 
 	m.publish("mail.send", "discarded", nil)
 	m.call("mail.send", "discarded", Answer{Class: refused, Status: 400})
@@ -202,4 +214,14 @@ func (m *maker) busy(jobs, retries int) *maker {
 		m.record("model.rank", id, mulligan.Done)
 	}
 	return m
+}
+
+// outage has the downstream see the first calls of so many keys, and refuse them.
+func (m *maker) outage(calls int, every time.Duration) {
+	for range calls {
+		id := fmt.Sprintf("out-%d", len(m.e.Calls))
+		m.publish("model.rank", id, nil)
+		m.call("model.rank", id, Answer{Class: outage, Status: 503})
+		m.now = m.now.Add(every - 2010*time.Millisecond)
+	}
 }

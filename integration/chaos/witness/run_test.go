@@ -60,7 +60,7 @@ func play(t *testing.T, load time.Duration, spoil func(config string) string) Re
 		t.Fatal(err)
 	}
 	config := filepath.Join(t.TempDir(), "worker.yaml")
-	if err := os.WriteFile(config, []byte(spoil(WorkerConfig(seed, "worker1", "http://"+l.Addr().String(), 2))), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(spoil(UserRate().String()+WorkerConfig(seed, "worker1", "http://"+l.Addr().String(), 2))), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	process(t, program, "scheduler", "--server", e.URL)
@@ -97,6 +97,7 @@ func play(t *testing.T, load time.Duration, spoil func(config string) string) Re
 	if err != nil {
 		t.Fatal(err)
 	}
+	ev.UserRate = UserRate()
 	r := Check(ev)
 	t.Logf("\n%v", r)
 	return r
@@ -119,9 +120,9 @@ func TestARunWithoutFaultsIsClean(t *testing.T) {
 func TestARunOfAProgramThatIsWrongIsFound(t *testing.T) {
 	t.Parallel()
 	r := play(t, 5*time.Second, func(config string) string {
-		config = strings.NewReplacer("effect: once", "effect: pure", "policy: default", "policy: {attempts: 12, total: 1m, first_delay: 10ms, max_delay: 20ms}").Replace(config)
-		return config + "downstreams:\n  mail: {ratio: 1, floor: 1000, cap: 1000}\n  pay: {ratio: 1, floor: 1000, cap: 1000}\n  model: {ratio: 1, floor: 1000, cap: 1000}\n" +
-			"user_rate: {per_second: 1000, burst: 1000}\n"
+		config = strings.NewReplacer("effect: once", "effect: pure", "policy: default", "policy: {attempts: 12, total: 1m, first_delay: 10ms, max_delay: 20ms}",
+			UserRate().String(), Rate{1000, 1000}.String()).Replace(config)
+		return config + "downstreams:\n  mail: {ratio: 1, floor: 1000, cap: 1000}\n  pay: {ratio: 1, floor: 1000, cap: 1000}\n  model: {ratio: 1, floor: 1000, cap: 1000}\n"
 	})
 	for _, what := range []string{"I1 mail.report.", "I2 mail.report.", "I2 pay.hook.", "I3 mail.send."} {
 		if !slices.ContainsFunc(r.Violations, func(v string) bool { return strings.HasPrefix(v, what) }) {

@@ -13,10 +13,12 @@ type story struct {
 	key       string // kind and token, as in the ledger
 	kind      kind
 	id        string
-	tries     []Said[Published]
+	tries     []Said[Published] // of payloads that may have been stored
 	acks      []Said[Published]
+	sent      int
 	refusals  int
-	calls     []*Call // oldest first
+	stored    map[string]int // messages that may have been, by payload
+	calls     []*Call        // oldest first
 	operated  []Said[Operated]
 	letters   []Letter // its own: one at most
 	conflicts []Letter // of other payloads under the key
@@ -31,7 +33,7 @@ func stories(e *Evidence) map[string]*story {
 		if all[key] == nil {
 			k, _ := kindOf(kindName)
 			k.name = kindName
-			all[key] = &story{key: key, kind: k, id: id, record: e.Records[key]}
+			all[key] = &story{key: key, kind: k, id: id, record: e.Records[key], stored: map[string]int{}}
 		}
 		return all[key]
 	}
@@ -40,10 +42,16 @@ func stories(e *Evidence) map[string]*story {
 		switch p.Line.What {
 		case Trying:
 			s.tries = append(s.tries, p)
+			s.sent++
+			s.stored[p.Line.Payload]++
 		case Acked:
 			s.acks = append(s.acks, p)
+			if p.Line.Duplicate { // of a message that was stored before, or of none
+				s.stored[p.Line.Payload]--
+			}
 		case Refused:
 			s.refusals++
+			s.stored[p.Line.Payload]--
 		}
 	}
 	for i := range e.Calls {
@@ -62,7 +70,18 @@ func stories(e *Evidence) map[string]*story {
 			s.letters = append(s.letters, l)
 		}
 	}
+	for _, s := range all {
+		s.tries = slices.DeleteFunc(s.tries, func(p Said[Published]) bool { return s.stored[p.Line.Payload] < 1 })
+	}
 	return all
+}
+
+// messages is how many of the key may have been stored.
+func (s *story) messages() (n int) {
+	for _, of := range s.stored {
+		n += max(of, 0)
+	}
+	return n
 }
 
 // tokenOf is the form of an ID in keys, also of one that came as a header in that
@@ -112,7 +131,7 @@ func (s *story) discards(conflicts bool) int {
 func (s *story) lives() int {
 	n := 1 + s.did(Replay, "") + s.did(ResolveNotDone, "")
 	if s.kind.effect == mulligan.Pure {
-		n += len(s.tries) - 1
+		n += s.messages() - 1
 	}
 	return n
 }
@@ -127,6 +146,22 @@ func (s *story) reopened(from, to time.Time) bool {
 
 // succeeded reports whether the downstream gave a good answer.
 func (c *Call) succeeded() bool { return c.Answer.Status == 200 && !c.Gone && !c.Ended.IsZero() }
+
+// next is when the key was called for the next time after an attempt that ended at
+// a time; zero if it was not.
+func (s *story) next(attempt int, ended time.Time) time.Time {
+	for _, call := range s.calls {
+		if call.Attempt > attempt && !call.Began.Before(ended) {
+			return call.Began
+		}
+	}
+	return time.Time{}
+}
+
+// throttled reports whether the downstream asked for fewer calls.
+func (c *Call) throttled() bool {
+	return c.Answer.Hint > 0 || (c.Answer.Status == 429 || c.Answer.Status == 503) && c.Answer.Outcome == ""
+}
 
 // doubtful reports whether nobody but the downstream knows what became of it.
 func (c *Call) doubtful() bool {
