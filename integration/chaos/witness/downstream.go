@@ -19,6 +19,7 @@ import (
 type DownstreamConfig struct {
 	Seed   uint64
 	Calm   bool   // gives less trouble: what many jobs a second need, since few retries succeed at once
+	Slow   bool   // takes its time with good answers
 	Listen string // address
 	Log    string // path
 }
@@ -45,6 +46,17 @@ type Ended struct {
 	// Gone: the caller went away before.
 	Gone bool `json:"gone,omitempty"`
 }
+
+// Calls are those that a downstream has written down in its log.
+func Calls(path string) ([]Call, error) {
+	var e Evidence
+	lines, _, err := readLines(path)
+	e.addLines(lines)
+	return e.Calls, err
+}
+
+// During reports whether the call was going on at a time.
+func (c *Call) During(at time.Time) bool { return c.Began.Before(at) && c.end().After(at) }
 
 // downstream is the role.
 type downstream struct {
@@ -135,6 +147,9 @@ func (d *downstream) begin(c *Called) bool {
 	c.Serial, c.Nth = d.calls+1, d.seen[c.Kind+"/"+c.ID]+1
 	happened := d.effects[c.Key]
 	c.Answer = honours(k.effect, behave(d.cfg.Seed, d.cfg.Calm, c.Key, c.Nth), happened > 0)
+	if d.cfg.Slow && c.Answer.Class == good {
+		c.Answer.Wait = 100*time.Millisecond + 20*c.Answer.Wait
+	}
 	if c.Answer.Status == http.StatusOK {
 		c.Receipt = receipt(k.effect, c.Key, happened+1)
 	}

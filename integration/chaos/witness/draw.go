@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"time"
 
@@ -61,6 +62,10 @@ func draw(cfg PublisherConfig, n int, late bool) planned {
 	p.again, p.twice = r.IntN(3) == 0, r.IntN(8) == 0
 	p.againAfter = rand64(r, 8*time.Second)
 	p.conflict = r.IntN(8) == 0 && k.effect != mulligan.Pure // a pure key protects nothing once it is done
+	// One user has a third of what fails, and no time to wait for a place.
+	if !cfg.Calm && r.IntN(3) == 0 && behave(seed, cfg.Calm, keyOf(p.Kind, p.ID), 1).Status == http.StatusInternalServerError {
+		p.User, p.Wait, p.Within = "hasty", 0, 3*time.Second
+	}
 	p.Payload = fingerprint(payload(seed, &p.Published))
 	return p
 }

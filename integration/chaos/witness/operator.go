@@ -91,6 +91,17 @@ func Operator(ctx context.Context, cfg OperatorConfig) error {
 	return nil
 }
 
+// AtWork reports whether an operator, by its log, has begun something and knows
+// no answer yet.
+func AtWork(path string) bool {
+	lines, _, err := readLines(path)
+	if err != nil || len(lines) == 0 {
+		return false
+	}
+	last := lines[len(lines)-1].Operated
+	return last != nil && last.Answer == ""
+}
+
 // letterLine is one of what `dead ls --json` prints.
 type letterLine struct {
 	Kind   string
