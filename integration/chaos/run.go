@@ -60,6 +60,7 @@ type rig struct {
 	broken []string // what must not be, but for what the checker finds
 	faults []witness.Fault
 	seen   []sample // of a run that is about load
+	odd    []string // what was accepted and is no job
 }
 
 // run makes one seed's run, in its sandbox.
@@ -74,6 +75,10 @@ func run(ctx context.Context, t task) (report, error) {
 	defer r.close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	var obeying sync.WaitGroup
+	whileJobsRun, disobey := context.WithCancel(ctx)
+	defer disobey()
+	obeying.Go(func() { r.broke(r.obey(whileJobsRun)) })
 	rep := report{Seed: t.Seed, Faults: draw(t.plan), Skews: r.skews, Dir: t.Dir}
 	if r.raced() {
 		rep.Built = raceSuffix
@@ -90,6 +95,8 @@ func run(ctx context.Context, t task) (report, error) {
 		r.broke(r.processes[name].end(syscall.SIGTERM))
 	}
 	rep.Drained = r.finish(ctx)
+	disobey()
+	obeying.Wait()
 	err := r.check(ctx, &rep)
 	if err == nil && t.Mode != "" {
 		err = r.judge(ctx, &rep)
@@ -187,12 +194,16 @@ func (r *rig) wreck(ctx context.Context, faults []fault) {
 	for name, skew := range r.skews {
 		r.faults = append(r.faults, witness.Fault{At: r.began, For: skew, What: "skew", Target: name})
 	}
-	var under sync.WaitGroup
+	var under, odd sync.WaitGroup
+	publishing, stop := context.WithCancel(ctx)
+	odd.Go(func() { r.odd = r.publishOdd(publishing) })
 	for i := range faults {
 		under.Go(func() { r.suffer(ctx, &faults[i]) })
 	}
 	wait(ctx, r.For)
 	under.Wait()
+	stop()
+	odd.Wait()
 }
 
 // suffer has a fault happen at its time, and notes what came of it.
@@ -245,6 +256,7 @@ func (r *rig) check(ctx context.Context, rep *report) error {
 		return fmt.Errorf("gather the evidence: %w", err)
 	}
 	ev.Faults = r.faults
+	r.oddEnd(&ev)
 	inFlight(rep.Faults, ev)
 	began := time.Now()
 	rep.Witness = witness.Check(ev)

@@ -2,6 +2,7 @@ package witness
 
 import (
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
@@ -51,11 +52,19 @@ const (
 	idle        = "not started"            // says that nothing happened
 	broken      = "broken"                 // for ever
 	knownKey    = "known key"
+	deadly      = "deadly" // its worker is killed by it, see Killed
 )
+
+// deadlyJob is the ID of a job whose calls kill their worker: every fourth seed has
+// one.
+const deadlyJob = "deadly"
 
 // behave is what the downstream does with call n of a key, 1 being the first: the
 // seed alone decides. A calm one gives a third as much trouble.
 func behave(seed uint64, calm bool, key string, n int) Answer {
+	if strings.HasSuffix(key, "/"+deadlyJob) {
+		return Answer{Class: deadly}
+	}
 	r := rand.New(chance(seed, "behaviour of "+key, 0))
 	name, die := good, r.IntN(1000)
 	if calm {

@@ -1,7 +1,9 @@
 package witness
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +55,16 @@ func Calls(path string) ([]Call, error) {
 	lines, _, err := readLines(path)
 	e.addLines(lines)
 	return e.Calls, err
+}
+
+// Killed is the worker that a line of the log says is to be killed: it has called
+// for a deadly job, as one that takes all memory. Empty is nobody.
+func Killed(line []byte) (worker string) {
+	var l Line
+	if !bytes.Contains(line, []byte(deadly)) || json.Unmarshal(line, &l) != nil || l.Called == nil || l.Called.Answer.Class != deadly {
+		return ""
+	}
+	return l.Called.Worker
 }
 
 // During reports whether the call was going on at a time.

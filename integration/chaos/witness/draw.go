@@ -36,6 +36,10 @@ func draw(cfg PublisherConfig, n int, late bool) planned {
 	if r.IntN(12) == 0 && late {
 		p.Kind = all[len(all)-1].name
 	}
+	if n == 20 && seed%4 == 1 && !cfg.Calm && styleOf(publisher) == one {
+		p.ID, p.Kind, p.Payload = deadlyJob, "pay.charge", fingerprint(payload(seed, &Published{ID: deadlyJob, Kind: "pay.charge"}))
+		return p
+	}
 	if r.IntN(20) == 0 {
 		p.ID = fmt.Sprintf("%s/№ %d", publisher, n) // as no subject takes it
 	}
