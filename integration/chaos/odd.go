@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -42,7 +43,8 @@ func (r *rig) oddEnd(ev *witness.Evidence) {
 	letters := map[string]witness.Letter{}
 	ev.Letters = slices.DeleteFunc(ev.Letters, func(l witness.Letter) bool {
 		if l.Kind == witness.Odd {
-			letters[l.Subject] = l
+			subject, _, _ := strings.Cut(l.Subject, ".~") // what follows tells payloads apart
+			letters[subject] = l
 		}
 		return l.Kind == witness.Odd
 	})

@@ -75,28 +75,13 @@ func run(ctx context.Context, t task) (report, error) {
 	defer r.close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	var obeying sync.WaitGroup
-	whileJobsRun, disobey := context.WithCancel(ctx)
-	defer disobey()
-	obeying.Go(func() { r.broke(r.obey(whileJobsRun)) })
 	rep := report{Seed: t.Seed, Faults: draw(t.plan), Skews: r.skews, Dir: t.Dir}
 	if r.raced() {
 		rep.Built = raceSuffix
 	}
-	if err := r.trouble(ctx, &rep); err != nil {
+	if err := r.live(ctx, &rep); err != nil {
 		return rep, err
 	}
-	r.broke(r.healed(ctx))
-	healedAt := time.Now()
-	if t.Mode != overloading { // its publishers have ended
-		r.broke(r.allCall(ctx, healedAt, aliveWait))
-	}
-	for _, name := range append(publishers(), operator) {
-		r.broke(r.processes[name].end(syscall.SIGTERM))
-	}
-	rep.Drained = r.finish(ctx)
-	disobey()
-	obeying.Wait()
 	err := r.check(ctx, &rep)
 	if err == nil && t.Mode != "" {
 		err = r.judge(ctx, &rep)
@@ -104,6 +89,27 @@ func run(ctx context.Context, t task) (report, error) {
 	rep.Violations = append(r.broken, rep.Violations...)
 	rep.Notes = r.notes
 	return rep, err
+}
+
+// live is the run itself: trouble, healing, and the end of all jobs.
+func (r *rig) live(ctx context.Context, rep *report) error {
+	var killing sync.WaitGroup
+	defer killing.Wait()
+	jobs, done := context.WithCancel(ctx)
+	defer done()
+	killing.Go(func() { r.broke(r.obey(jobs)) })
+	if err := r.trouble(ctx, rep); err != nil {
+		return err
+	}
+	r.broke(r.healed(ctx))
+	if r.Mode != overloading { // its publishers have ended
+		r.broke(r.allCall(ctx, time.Now(), aliveWait))
+	}
+	for _, name := range append(publishers(), operator) {
+		r.broke(r.processes[name].end(syscall.SIGTERM))
+	}
+	rep.Drained = r.finish(ctx)
+	return nil
 }
 
 // finish waits until all jobs have ended, ends the product, and returns how long
