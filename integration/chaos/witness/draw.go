@@ -36,7 +36,7 @@ func draw(cfg PublisherConfig, n int, late bool) planned {
 	if r.IntN(12) == 0 && late {
 		p.Kind = all[len(all)-1].name
 	}
-	if n == 20 && seed%4 == 1 && !cfg.Calm && styleOf(publisher) == one {
+	if n == 150 && seed%4 == 1 && !cfg.Calm && styleOf(publisher) == one {
 		p.ID, p.Kind, p.Payload = deadlyJob, "pay.charge", fingerprint(payload(seed, &Published{ID: deadlyJob, Kind: "pay.charge"}))
 		return p
 	}
