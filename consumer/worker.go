@@ -32,7 +32,9 @@ import (
 // A Worker runs the jobs of the kinds that it handles. Set its fields and call
 // Handle before Run. Any number of workers share the work.
 type Worker struct {
-	// Conn is required. Its options should have MaxReconnects(-1).
+	// Conn is required. Its options should have MaxReconnects(-1), and a
+	// PingInterval of a few seconds: a link that goes silent is noticed after up to
+	// three of them, and by the default of nats.go that is six minutes.
 	Conn *nats.Conn
 	// Topology names the streams; the zero Topology is the default.
 	Topology mulligan.Topology

@@ -34,7 +34,8 @@ const ServiceName = "mulligan-scheduler"
 // A Scheduler buries spent jobs and replays dead letters. Any number run side by
 // side. Set its fields before the first call; it is safe for concurrent use.
 type Scheduler struct {
-	// Conn is required. Its options should have MaxReconnects(-1).
+	// Conn is required. Its options should have MaxReconnects(-1), and a
+	// PingInterval of a few seconds, as consumer.Worker says.
 	Conn *nats.Conn
 	// Topology names the streams; the zero Topology is the default.
 	Topology mulligan.Topology

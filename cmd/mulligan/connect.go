@@ -24,6 +24,10 @@ const (
 	roleWait    = 30 * time.Second // for a server that starts beside a worker
 	flushWait   = 5 * time.Second
 	writeWait   = 5 * time.Second // for a server that takes nothing
+	// A link that went silent is known after 10 to 15 s: well before the server
+	// gives the jobs in hand to another worker, so that what ends is acknowledged.
+	pingEvery = 5 * time.Second
+	pingsLost = 2
 )
 
 // A link is a command's way to the streams.
@@ -98,6 +102,8 @@ func natsOptions(name string, log zerolog.Logger) []nats.Option {
 		nats.Name("mulligan " + name),
 		nats.MaxReconnects(-1),
 		nats.Timeout(dialWait),
+		nats.PingInterval(pingEvery),
+		nats.MaxPingsOutstanding(pingsLost),
 		// All who use a connection wait for a write of it, whatever their contexts
 		// say: a server that takes nothing is given up soon, and looked for again.
 		nats.FlusherTimeout(writeWait),

@@ -9,10 +9,22 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/mulligan-queue/mulligan/integration/chaos/witness"
 )
 
-// apply makes a fault happen, and returns once that is over and healed. An
-// error says that it could not happen as drawn, or not be healed.
+// errNotApplied: nothing was done of a fault, which is no excuse then.
+var errNotApplied = errors.New("not applied")
+
+func notApplied(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errNotApplied, err)
+}
+
+// apply makes a fault happen, and returns once that is over and healed. An error
+// that is not errNotApplied says that it happened otherwise than drawn.
 func (r *rig) apply(ctx context.Context, f fault) error {
 	switch f.What {
 	case "kill":
@@ -20,23 +32,19 @@ func (r *rig) apply(ctx context.Context, f fault) error {
 	case "terminate":
 		return r.down(ctx, f, syscall.SIGTERM)
 	case "freeze":
-		p := r.processes[f.Target]
-		p.signal(syscall.SIGSTOP)
-		wait(ctx, f.For)
-		p.signal(syscall.SIGCONT)
-		return nil
+		return r.freeze(ctx, f)
 	case "step down":
 		return r.stepDown(ctx, f)
 	case "cut", "cut one way", "cut other way", "isolate":
-		return silenced(ctx, f)
+		return r.silenced(ctx, f)
 	case "slow":
 		if err := slow(ctx, f.Target, f.With); err != nil {
-			return err
+			return notApplied(err)
 		}
 		wait(ctx, f.For)
 		return fast(context.WithoutCancel(ctx), f.Target)
 	case "reset links":
-		return reset(ctx, f.Target)
+		return notApplied(reset(ctx, f.Target))
 	case diskFull:
 		return r.fullDisk(ctx, f)
 	case "store full":
@@ -44,40 +52,73 @@ func (r *rig) apply(ctx context.Context, f fault) error {
 	case "upgrade":
 		return r.upgrade(ctx)
 	case "recreate":
-		name, err := r.recreate(ctx, f)
-		r.say("recreated %s", name)
-		return err
+		return r.recreate(ctx, f)
 	case "reset consumer":
-		name, err := r.resetConsumer(ctx, f)
-		r.say("reset %s", name)
-		return err
+		return r.resetConsumer(ctx, f)
 	case "outage":
 		return r.outage(ctx, f)
 	}
-	return fmt.Errorf("nobody knows how to %s", f.What)
+	return notApplied(fmt.Errorf("nobody knows how to %s", f.What))
 }
 
 // down ends a process for a while.
 func (r *rig) down(ctx context.Context, f fault, s syscall.Signal) error {
 	p := r.processes[f.Target]
-	ended := p.end(s)
+	if p.pid() == 0 {
+		return notApplied(fmt.Errorf("%s does not run", f.Target))
+	}
+	if f.Target == operator && s == syscall.SIGKILL {
+		r.untilAtWork(ctx)
+	}
+	r.broke(p.end(s))
 	wait(ctx, f.For)
-	return errors.Join(ended, p.start())
+	return p.start()
+}
+
+// untilAtWork waits for the operator to begin something, for a while.
+func (r *rig) untilAtWork(ctx context.Context) {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && ctx.Err() == nil; {
+		if witness.AtWork(r.logFile(operator)) {
+			return
+		}
+		wait(ctx, 5*time.Millisecond)
+	}
+}
+
+func (r *rig) freeze(ctx context.Context, f fault) error {
+	p := r.processes[f.Target]
+	if !p.signal(syscall.SIGSTOP) {
+		return notApplied(fmt.Errorf("%s does not run", f.Target))
+	}
+	wait(ctx, f.For)
+	p.signal(syscall.SIGCONT)
+	return nil
 }
 
 // silenced cuts the ways of a fault for its time.
-func silenced(ctx context.Context, f fault) error {
+func (r *rig) silenced(ctx context.Context, f fault) error {
+	if f.With == itsServer {
+		var err error
+		if f.With, err = serverOf(ctx, f.Target); err != nil {
+			return notApplied(err)
+		}
+		r.say("%s is connected to %s", f.Target, f.With)
+	}
 	always := context.WithoutCancel(ctx)
 	var errs []error
-	ways := f.ways()
-	for _, w := range ways {
-		errs = append(errs, w.silence(always))
+	for i, w := range f.ways() {
+		if err := w.silence(always); err != nil {
+			errs = append(errs, err)
+			if i == 0 {
+				return notApplied(err)
+			}
+		}
 	}
 	wait(ctx, f.For)
-	for _, w := range ways {
+	for _, w := range f.ways() {
 		errs = append(errs, w.heal(always))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, noticed(always, f.ways()))...)
 }
 
 // ways are those that a fault silences.
@@ -93,7 +134,7 @@ func (f fault) ways() (ways []way) {
 		// A server from everybody, a worker from the servers.
 		others := servers()
 		if slices.Contains(servers(), f.Target) {
-			others = places()
+			others = everyone()
 		}
 		for _, other := range others {
 			if other != f.Target {
@@ -108,7 +149,9 @@ func (f fault) ways() (ways []way) {
 func (r *rig) upgrade(ctx context.Context) error {
 	var errs []error
 	for _, name := range workers() {
-		errs = append(errs, r.processes[name].become(r.worker(name, 2), syscall.SIGTERM))
+		p := r.processes[name]
+		r.broke(p.end(syscall.SIGTERM))
+		errs = append(errs, p.become(r.worker(name, 2)))
 		wait(ctx, 2*time.Second)
 	}
 	return errors.Join(errs...)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -90,24 +89,10 @@ func (s *series) defaults() {
 		s.plan.For = map[string]time.Duration{soaking: 15 * time.Minute, overloading: 2 * time.Minute, "": time.Minute}[s.plan.Mode]
 	}
 	if s.drain == 0 {
-		s.drain = 4 * time.Minute
-		if s.plan.Mode == overloading {
-			s.drain += 6 * s.plan.For // a backlog has to be worked off before anything is late
-		}
+		s.drain = map[string]time.Duration{soaking: 4 * time.Minute, "": 90 * time.Second,
+			overloading: 4*time.Minute + 6*s.plan.For, // a backlog has to be worked off before anything is late
+		}[s.plan.Mode]
 	}
-}
-
-// castLoad adds the HTTP API, and has workers serve all kinds from the beginning.
-func (r *rig) castLoad() error {
-	file := filepath.Join(r.Dir, api+".yaml")
-	if err := os.WriteFile(file, []byte(topology), 0o600); err != nil {
-		return err
-	}
-	r.processes[api].args = r.mulligan(api, "serve", "--config", file)
-	for _, name := range workers() {
-		r.processes[name].args = r.worker(name, 2)
-	}
-	return nil
 }
 
 // capacity measures how many jobs a second the whole takes.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +19,7 @@ import (
 const (
 	refusing       = "refusing" // the configuration of a downstream that does
 	publishRate    = 15         // jobs a second of each publisher
+	crowdedRate    = 25         // the same, where calls are to be many at once
 	downstreamPort = ":8080"
 	httpPort       = ":8081"
 	httpToken      = "of the sandbox" // of Mulligan's HTTP
@@ -27,8 +27,8 @@ const (
 
 // cast says what runs in each place.
 func (r *rig) cast() error {
-	for _, name := range places() {
-		r.processes[name] = &process{name: name, dir: r.Dir, told: func(what string) { r.note("%s", what) }}
+	for _, name := range everyone() {
+		r.processes[name] = &process{name: name, dir: r.Dir, told: r.broke}
 	}
 	for _, name := range servers() {
 		file := filepath.Join(r.Dir, name+".conf")
@@ -45,27 +45,30 @@ func (r *rig) cast() error {
 			}
 		}
 		r.processes[name].args = r.worker(name, 1)
+		if r.Mode != "" { // all kinds from the beginning
+			r.processes[name].args = r.worker(name, 2)
+		}
 	}
+	file := filepath.Join(r.Dir, api+".yaml")
+	if err := os.WriteFile(file, []byte(topology), 0o600); err != nil {
+		return err
+	}
+	r.processes[api].args = r.mulligan(api, "serve", "--config", file)
 	for _, name := range schedulers() {
 		r.processes[name].args = r.mulligan(name, "scheduler", "--config", r.configFile(workers()[0], 1))
 	}
-	for _, name := range slices.Concat(workers(), schedulers(), []string{api}) {
+	for _, name := range ours() {
 		r.processes[name].env = []string{"MULLIGAN_TOKEN=" + httpToken}
 	}
 	for name, skew := range r.skews {
 		r.processes[name].env = append(r.processes[name].env, skewVariable+"="+strconv.FormatInt(int64(skew), 10))
-	}
-	if r.Mode != "" {
-		if err := r.castLoad(); err != nil {
-			return err
-		}
 	}
 	return r.castRoles()
 }
 
 // castRoles has those who stand around the product: this program's own roles.
 func (r *rig) castRoles() error {
-	usual := witness.DownstreamConfig{Seed: r.Seed, Calm: r.Mode != "", Listen: downstreamPort, Log: r.logFile(downstream)}
+	usual := witness.DownstreamConfig{Seed: r.Seed, Calm: r.Mode != "", Slow: r.crowded(), Listen: downstreamPort, Log: r.logFile(downstream)}
 	refuses := usual
 	refuses.Outage = true
 	if err := writeJSON(r.roleFile(refusing), refuses); err != nil {
@@ -105,8 +108,12 @@ func (r *rig) userRate() witness.Rate {
 
 func (r *rig) publisher(name string) witness.PublisherConfig {
 	cfg := witness.PublisherConfig{Seed: r.Seed, Name: name, Servers: serverURLs(), Rate: publishRate, Log: r.logFile(name)}
+	cfg.URL, cfg.Token = "http://"+address(api)+httpPort, httpToken
+	if r.crowded() {
+		cfg.Rate = crowdedRate
+	}
 	if r.Mode != "" {
-		cfg.Rate, cfg.Load = flatOut, witness.Load{Calm: true, Room: manyOnTheirWay, Below: fewJobs, URL: "http://" + address(api) + httpPort, Token: httpToken}
+		cfg.Rate, cfg.Calm, cfg.Room, cfg.Below = flatOut, true, manyOnTheirWay, fewJobs
 	}
 	return cfg
 }
@@ -121,6 +128,9 @@ func (r *rig) mulligan(name string, args ...string) []string {
 	program := programMulligan
 	if r.skews[name] != 0 {
 		program = programSkewed
+	}
+	if r.raced() {
+		program += raceSuffix
 	}
 	// With a user of its own in the URL it does not show our token to the servers.
 	server := strings.ReplaceAll(serverURL(), "nats://", "nats://jobs:jobs@")
@@ -152,7 +162,9 @@ func (r *rig) outage(ctx context.Context, f fault) error {
 	}
 	p := r.processes[downstream]
 	usual := p.args
-	ended := p.become([]string{self, downstream, "-config", r.roleFile(refusing)}, syscall.SIGKILL)
+	r.broke(p.end(syscall.SIGKILL))
+	refuses := p.become([]string{self, downstream, "-config", r.roleFile(refusing)})
 	wait(ctx, f.For)
-	return errors.Join(ended, p.become(usual, syscall.SIGKILL))
+	r.broke(p.end(syscall.SIGKILL))
+	return errors.Join(refuses, p.become(usual))
 }

@@ -116,63 +116,100 @@ func (c cluster) ask(ctx context.Context, nc *nats.Conn, subject string, body an
 	return nil
 }
 
+// insisting is for how long something is asked again that has no leader just now.
+const insisting = 15 * time.Second
+
+// insist asks until there is an answer that is no error.
+func insist(ctx context.Context, ask func() error) error {
+	for deadline := time.Now().Add(insisting); ; {
+		err := ask()
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		wait(ctx, 500*time.Millisecond)
+	}
+}
+
+// demand calls the API until it agrees. If it never answered, nobody knows whether
+// it did what was asked.
+func (c cluster) demand(ctx context.Context, nc *nats.Conn, subject string) error {
+	doubt := false
+	err := insist(ctx, func() error {
+		err := c.ask(ctx, nc, subject, struct{}{})
+		doubt = doubt || errors.Is(err, context.DeadlineExceeded)
+		return err
+	})
+	if doubt {
+		return err
+	}
+	return notApplied(err)
+}
+
 // stepDown makes the leader of the fault's target give way.
 func (c cluster) stepDown(ctx context.Context, f fault) error {
 	switch f.Target {
 	case "meta":
-		return c.ask(ctx, c.admin, "META.LEADER.STEPDOWN", struct{}{})
+		return c.demand(ctx, c.admin, "META.LEADER.STEPDOWN")
 	case "stream":
-		return c.ask(ctx, c.nc, "STREAM.LEADER.STEPDOWN."+f.With, struct{}{})
+		return c.demand(ctx, c.nc, "STREAM.LEADER.STEPDOWN."+f.With)
 	}
 	cfg, err := c.consumer(ctx, f)
 	if err != nil {
-		return err
+		return notApplied(err)
 	}
-	return c.ask(ctx, c.nc, "CONSUMER.LEADER.STEPDOWN."+f.With+"."+cfg.Durable, struct{}{})
+	return c.demand(ctx, c.nc, "CONSUMER.LEADER.STEPDOWN."+f.With+"."+cfg.Durable)
 }
 
 // consumer is the one that a fault means by its place.
-func (c cluster) consumer(ctx context.Context, f fault) (jetstream.ConsumerConfig, error) {
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
-	defer cancel()
+func (c cluster) consumer(ctx context.Context, f fault) (cfg jetstream.ConsumerConfig, err error) {
 	var place int
 	if _, err := fmt.Sscanf(f.Target, "consumer %d", &place); err != nil {
-		return jetstream.ConsumerConfig{}, err
+		return cfg, err
 	}
-	s, err := c.js.Stream(ctx, f.With)
+	return cfg, insist(ctx, func() error {
+		all, err := c.consumers(ctx, f.With)
+		if err == nil && len(all) == 0 {
+			err = errors.New("there is no consumer on " + f.With)
+		}
+		if err == nil {
+			cfg = all[place%len(all)].Config
+		}
+		return err
+	})
+}
+
+// consumers are those of a stream, by name.
+func (c cluster) consumers(ctx context.Context, stream string) (all []*jetstream.ConsumerInfo, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
-		return jetstream.ConsumerConfig{}, err
+		return nil, err
 	}
 	list := s.ListConsumers(ctx)
-	var all []jetstream.ConsumerConfig
 	for info := range list.Info() {
-		all = append(all, info.Config)
+		all = append(all, info)
 	}
-	if err := list.Err(); err != nil {
-		return jetstream.ConsumerConfig{}, err
-	}
-	if len(all) == 0 {
-		return jetstream.ConsumerConfig{}, errors.New("there is no consumer on " + f.With)
-	}
-	slices.SortFunc(all, func(a, b jetstream.ConsumerConfig) int { return strings.Compare(a.Durable, b.Durable) })
-	return all[place%len(all)], nil
+	slices.SortFunc(all, func(a, b *jetstream.ConsumerInfo) int { return strings.Compare(a.Name, b.Name) })
+	return all, list.Err()
 }
 
 // recreate deletes a consumer and creates it again as it was, as an operator
 // might who believes that it is stuck. What was deleted is created in any case.
-func (c cluster) recreate(ctx context.Context, f fault) (name string, err error) {
-	cfg, err := c.consumer(ctx, f)
+func (r *rig) recreate(ctx context.Context, f fault) error {
+	cfg, err := r.consumer(ctx, f)
 	if err != nil {
-		return "", err
+		return notApplied(err)
 	}
+	r.say("recreate %s", cfg.Durable)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	// A deletion whose answer is lost may have happened.
-	deleted := c.js.DeleteConsumer(ctx, f.With, cfg.Durable)
+	deleted := r.js.DeleteConsumer(ctx, f.With, cfg.Durable)
 	for {
-		_, err := c.js.CreateOrUpdateConsumer(ctx, f.With, cfg)
+		_, err := r.js.CreateOrUpdateConsumer(ctx, f.With, cfg)
 		if err == nil || ctx.Err() != nil {
-			return cfg.Durable, errors.Join(deleted, err)
+			return errors.Join(deleted, err)
 		}
 		wait(ctx, 200*time.Millisecond)
 	}
@@ -180,10 +217,11 @@ func (c cluster) recreate(ctx context.Context, f fault) (name string, err error)
 
 // resetConsumer makes a consumer begin again at its first message that is not
 // acknowledged.
-func (c cluster) resetConsumer(ctx context.Context, f fault) (name string, err error) {
-	cfg, err := c.consumer(ctx, f)
+func (r *rig) resetConsumer(ctx context.Context, f fault) error {
+	cfg, err := r.consumer(ctx, f)
 	if err != nil {
-		return "", err
+		return notApplied(err)
 	}
-	return cfg.Durable, c.ask(ctx, c.nc, "CONSUMER.RESET."+f.With+"."+cfg.Durable, struct{}{})
+	r.say("reset %s", cfg.Durable)
+	return r.demand(ctx, r.nc, "CONSUMER.RESET."+f.With+"."+cfg.Durable)
 }

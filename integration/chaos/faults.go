@@ -19,6 +19,11 @@ type fault struct {
 	What   string        `json:"what"`
 	Target string        `json:"target"`
 	With   string        `json:"with,omitempty"` // the other side, or what exactly
+	// What came of it.
+	Applied  bool          `json:"applied"`
+	Lasted   time.Duration `json:"lasted,omitempty"`    // until it was over for all
+	InFlight int           `json:"in_flight,omitempty"` // calls that it met, of a worker or of the downstream
+	began    time.Time
 }
 
 func (f fault) String() string {
@@ -26,10 +31,14 @@ func (f fault) String() string {
 }
 
 // target names who was hit, for who judges. A link to a server is its client's
-// affair alone; one to the downstream is both sides'.
+// affair alone; one to the downstream is both sides'. The HTTP API is one more
+// that publishes.
 func (f fault) target() string {
-	if f.With == downstream {
+	switch {
+	case f.With == downstream:
 		return f.Target + " to " + downstream
+	case f.Target == api:
+		return "publisher " + api
 	}
 	return f.Target
 }
@@ -51,9 +60,7 @@ func drafts() []draft {
 		{"freeze", 10, drawFreeze},
 		{"step down", 14, drawStepDown},
 		{"cut", 14, drawCut},
-		{"isolate", 6, func(r *rand.Rand, f *fault) {
-			f.Target, f.With, f.For = pick(r, slices.Concat(servers(), workers())), "all servers", within(r, 3, 12)
-		}},
+		{"isolate", 8, drawIsolate},
 		{"slow", 6, func(r *rand.Rand, f *fault) {
 			f.Target, f.For = pick(r, slices.Concat(servers(), workers(), schedulers())), within(r, 4, 12)
 			f.With = pick(r, []string{"256kbit", "1mbit", "4mbit"})
@@ -96,19 +103,36 @@ func drawConsumer(r *rand.Rand, f *fault) {
 	f.Target, f.With = fmt.Sprintf("consumer %d", r.IntN(8)), pick(r, streams()[:2])
 }
 
-// drawCut draws a link that goes silent in one direction or both.
+// itsServer is the one that a client is connected to when the fault begins.
+const itsServer = "its server"
+
+// drawCut draws a link that goes silent in one direction or both. That of a client
+// may be silent for so long that it has to notice.
 func drawCut(r *rand.Rand, f *fault) {
 	f.For = within(r, 3, 15)
-	switch r.IntN(4) {
+	switch r.IntN(6) {
 	case 0, 1:
 		two := r.Perm(3)
 		f.Target, f.With = servers()[two[0]], servers()[two[1]]
-	case 2:
-		f.Target, f.With = pick(r, slices.Concat(workers(), schedulers())), pick(r, servers())
+	case 2, 3:
+		f.Target, f.With = pick(r, ours()), itsServer
+		if r.IntN(2) == 0 {
+			f.For = within(r, 40, 70)
+		}
 	default:
 		f.Target, f.With = pick(r, workers()), downstream
 	}
 	f.What = pick(r, []string{"cut", "cut one way", "cut other way"})
+}
+
+// drawIsolate draws a server that nobody reaches, or a worker that reaches no
+// server, but the downstream: then also for longer than the servers wait for a
+// sign of it, so that others do its jobs at the same time.
+func drawIsolate(r *rand.Rand, f *fault) {
+	f.With, f.For = "all servers", within(r, 3, 12)
+	if f.Target = pick(r, slices.Concat(servers(), workers())); slices.Contains(workers(), f.Target) && r.IntN(2) == 0 {
+		f.For = within(r, 35, 50)
+	}
 }
 
 // A plan is what decides which faults there are.
@@ -134,6 +158,14 @@ func (p plan) check() error {
 	return nil
 }
 
+// raced reports whether the product is built with the race detector, as it is for
+// every third seed.
+func (p plan) raced() bool { return p.Mode == "" && p.Seed%3 == 0 }
+
+// crowded reports whether many calls are on their way at any time, as they are for
+// every second seed.
+func (p plan) crowded() bool { return p.Mode == "" && p.Seed%2 == 0 }
+
 // has reports whether faults of a kind are drawn. A disk that is full of what
 // is not JetStream's has to be asked for: see the README.
 func (p plan) has(what string) bool {
@@ -157,10 +189,8 @@ func draw(p plan) []fault {
 	var all []fault
 	for tries := 0; len(all) < n && tries < 50*n; tries++ {
 		f := drawOne(r, kinds)
-		room := p.For - f.For - 4*time.Second // some time goes before the first, and to what comes after the last
-		if room < 0 {
-			continue
-		}
+		f.For = min(f.For, max(0, p.For-5*time.Second)) // as much as fits
+		room := p.For - f.For - 4*time.Second           // some time goes before the first, and to what comes after the last
 		f.At = 2*time.Second + time.Duration(r.Int64N(int64(room)+1)).Round(100*time.Millisecond)
 		if p.Mode == soaking {
 			f.At = faultEvery * time.Duration(len(all)+1)
@@ -212,6 +242,9 @@ func (f fault) takes() time.Duration {
 	case "terminate", "store full":
 		return f.For + 5*time.Second
 	}
+	if len(f.ways()) > 0 {
+		return f.For + patience
+	}
 	return f.For
 }
 
@@ -225,12 +258,15 @@ func (f fault) claims() []string {
 	case "upgrade":
 		return workers()
 	case "cut", "cut one way", "cut other way":
+		if f.With == itsServer { // another link each time
+			return links([]string{f.Target})
+		}
 		return links([]string{f.Target, f.With})
 	case "isolate":
 		if slices.Contains(servers(), f.Target) {
-			return links(places())
+			return links(everyone())
 		}
-		return links([]string{f.Target})
+		return append(links([]string{f.Target}), f.Target) // one that begins meanwhile gives up
 	case "slow":
 		return []string{"rate of " + f.Target}
 	}

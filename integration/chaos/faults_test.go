@@ -21,18 +21,18 @@ func TestASeedDrawsTheSameFaultsForEver(t *testing.T) {
 		got = append(got, strings.TrimSpace(fmt.Sprintf("%v %v for %v", f.At, strings.Join(strings.Fields(f.String()), " "), f.For)))
 	}
 	want := []string{
-		"11.8s freeze worker3 for 39.7s",
+		"10.4s freeze downstream for 2.1s",
+		"12.9s isolate worker1 all servers for 11.6s",
+		"15.2s kill publisher2 for 1s",
 		"17.5s reset links nats1 for 0s",
 		"21.8s cut other way nats1 nats2 for 13.4s",
+		"22.7s outage downstream 503 for 8.4s",
+		"25.3s step down consumer 5 MULLIGAN_RETRIES for 0s",
 		"25.9s kill nats2 for 1.4s",
 		"27.3s step down stream MULLIGAN_RETRIES for 0s",
-		"33.3s cut one way worker3 downstream for 13.6s",
-		"33.6s kill publisher3 for 4.9s",
-		"37.8s kill nats3 for 0s",
-		"37.8s kill worker1 for 6.7s",
+		"33.6s kill downstream for 4.9s",
 		"46.6s step down consumer 5 MULLIGAN_JOBS for 0s",
-		"47.2s terminate worker1 for 0s",
-		"48.7s freeze downstream for 7.4s",
+		"48.7s freeze api for 7.4s",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("seed 7 draws\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -118,5 +118,51 @@ func TestClocksAreWrongByLittleOrByHalfAMinute(t *testing.T) {
 	}
 	if far < 100 || far > 400 {
 		t.Errorf("%d of 1000 clocks are wrong by half a minute, want about 250", far)
+	}
+}
+
+// The output of ss is what says when a link that was cut is a link again.
+func TestAConnectionThatHasSentAgainIsToldFromOneThatHasNot(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		out  string
+		want bool
+	}{
+		{"", false},
+		{"0 0 10.77.0.13:40000 10.77.0.10:4222 timer:(keepalive,14sec,0)\n", false},
+		{"0 80 10.77.0.13:40000 10.77.0.10:4222 timer:(on,204ms,0)\n", false},
+		{"0 80 10.77.0.13:40000 10.77.0.10:4222 timer:(on,204ms,0)\n0 80 10.77.0.13:40001 10.77.0.10:4222 timer:(on,1.2sec,3)\n", true},
+	} {
+		if got := sentAgain(c.out); got != c.want {
+			t.Errorf("of %q got %v, want %v", c.out, got, c.want)
+		}
+	}
+}
+
+func TestALogTellsOfMistakesOfTheProgram(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]bool{
+		`{"level":"error","panic":"nil map","message":"handler panicked"}`: true,
+		"panic: runtime error: index out of range [3]":                     true,
+		"WARNING: DATA RACE":                        true,
+		"fatal error: concurrent map writes":        true,
+		`{"level":"warn","message":"NATS is away"}`: false,
+	} {
+		if got := mistake(line); got != want {
+			t.Errorf("of %q got %v, want %v", line, got, want)
+		}
+	}
+}
+
+func TestEveryThirdSeedIsBuiltWithTheRaceDetector(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(6) {
+		s := series{seeds: 1, plan: plan{Seed: seed}}
+		if got, want := s.raced(), seed%3 == 0; got != want {
+			t.Errorf("seed %d is built so: %v, want %v", seed, got, want)
+		}
+	}
+	if s := (series{seeds: 2, plan: plan{Seed: 2}}); !s.raced() {
+		t.Error("seeds 2 and 3 are built without it, want with it for 3")
 	}
 }

@@ -18,7 +18,7 @@ import (
 // as its operator would, we make room and start it again.
 func (r *rig) fullDisk(ctx context.Context, f fault) error {
 	if err := fill(r.Dir); err != nil {
-		return err
+		return notApplied(errors.Join(err, os.Remove(ballast(r.Dir))))
 	}
 	wait(ctx, f.For)
 	p := r.processes[f.Target]
@@ -60,7 +60,7 @@ func (r *rig) fullStore(ctx context.Context, f fault) error {
 	if filled == nil {
 		wait(ctx, f.For)
 	}
-	return errors.Join(filled, r.emptyStore(context.WithoutCancel(ctx)))
+	return errors.Join(notApplied(filled), r.emptyStore(context.WithoutCancel(ctx)))
 }
 
 // fillStore publishes until the server refuses.

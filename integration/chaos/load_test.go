@@ -57,7 +57,7 @@ func sampled(spoil func(s *sample, share float64)) (*load, phase) {
 			spoil(&s, at.Sub(in.From).Seconds()/in.To.Sub(in.From).Seconds())
 			l.Samples = append(l.Samples, s)
 		}
-		for _, name := range slices.Concat(servers(), workers(), schedulers(), []string{api}) {
+		for _, name := range slices.Concat(servers(), ours()) {
 			see(name, memory, 100<<20)
 			see(name, handles, 30)
 			see(name, goroutines, 200)
@@ -171,7 +171,7 @@ func TestAnOverloadIsJudgedByAnswersMemoryAndBacklog(t *testing.T) {
 		l := &load{Capacity: 100, For: time.Minute, Left: 5000, WorkedOff: 50 * time.Second, Latencies: []latency{
 			{Of: "HTTP API", Phase: "overloaded", Answers: 9, P99: time.Second, Max: time.Second, Wrong: map[string]int{}},
 			{Of: "library", Phase: "overloaded", Answers: 9, P99: time.Second, Max: time.Second}}}
-		for _, name := range slices.Concat(servers(), workers(), schedulers(), []string{api}) {
+		for _, name := range slices.Concat(servers(), ours()) {
 			l.Samples = append(l.Samples, sample{Of: name, What: peak, Value: 1 << 20})
 		}
 		c.spoil(l)

@@ -4,10 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Each process has a network namespace of its own name, with one link to a
@@ -33,19 +35,20 @@ func publishers() []string { return names("publisher", 4) }
 const (
 	downstream = "downstream"
 	operator   = "operator"
-	api        = "api"   // the HTTP API, in runs under load
+	api        = "api"   // the HTTP API
 	smallDisk  = "nats3" // the server whose disk fills up
 )
 
 // everyone is who can be killed.
 func everyone() []string {
-	return slices.Concat(servers(), workers(), schedulers(), publishers(), []string{downstream})
+	return slices.Concat(servers(), workers(), schedulers(), publishers(), []string{downstream, operator, api})
 }
 
-func places() []string { return append(everyone(), operator, api) }
+// ours are the processes of the product.
+func ours() []string { return slices.Concat(workers(), schedulers(), []string{api}) }
 
 func address(name string) string {
-	return fmt.Sprintf("10.77.0.%d", 10+slices.Index(places(), name))
+	return fmt.Sprintf("10.77.0.%d", 10+slices.Index(everyone(), name))
 }
 
 // sh runs one program of iproute2.
@@ -72,7 +75,7 @@ func wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range places() {
+	for _, name := range everyone() {
 		err := all(ctx,
 			"ip netns add "+name,
 			"ip link add "+name+" type veth peer name "+link+" netns "+name,
@@ -100,6 +103,62 @@ func (w way) heal(ctx context.Context) error {
 	return sh(ctx, fmt.Sprintf("ip -n %s neigh del %s dev %s", w.from, address(w.to), link))
 }
 
+// stalled reports whether a connection between two places still waits for an
+// answer to what it has sent again: TCP waits twice as long each time.
+func (w way) stalled(ctx context.Context) bool {
+	out, err := exec.CommandContext(ctx, "ss", "-N", w.from, "-tnoH", "state", "established", "dst", address(w.to)).Output()
+	return err != nil || sentAgain(string(out))
+}
+
+// sentAgain reports whether ss shows a connection that has sent something again,
+// as in timer:(on,1.2sec,3).
+func sentAgain(out string) bool {
+	for _, timer := range strings.Split(out, "timer:(on,")[1:] {
+		inside, _, _ := strings.Cut(timer, ")")
+		if _, times, _ := strings.Cut(inside, ","); times != "" && times != "0" {
+			return true
+		}
+	}
+	return false
+}
+
+// patience is how long TCP may take to notice that a link is there again.
+const patience = 5 * time.Second
+
+// noticed returns when all connections of ways that were healed go on. What waits
+// for longer is reset on both sides, so that nobody waits for as long as it was
+// silent.
+func noticed(ctx context.Context, ways []way) error {
+	deadline := time.Now().Add(patience)
+	left := slices.Clone(ways)
+	for {
+		left = slices.DeleteFunc(left, func(w way) bool { return !w.stalled(ctx) })
+		if len(left) == 0 || time.Now().After(deadline) {
+			break
+		}
+		wait(ctx, 250*time.Millisecond)
+	}
+	var errs []error
+	for _, w := range left {
+		errs = append(errs, sh(ctx, "ss -N "+w.from+" -t -K dst "+address(w.to)), sh(ctx, "ss -N "+w.to+" -t -K dst "+address(w.from)))
+	}
+	return errors.Join(errs...)
+}
+
+// serverOf is the server that a client is connected to.
+func serverOf(ctx context.Context, client string) (string, error) {
+	out, err := exec.CommandContext(ctx, "ss", "-N", client, "-tnH", "state", "established", "dport", "=", ":4222").Output()
+	if err != nil {
+		return "", fmt.Errorf("connections of %s: %w", client, err)
+	}
+	for _, name := range servers() {
+		if strings.Contains(string(out), " "+address(name)+":4222") {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("%s is connected to no server", client)
+}
+
 // slow bounds what leaves a place.
 func slow(ctx context.Context, name, rate string) error {
 	return sh(ctx, fmt.Sprintf("tc -n %s qdisc replace dev %s root tbf rate %s burst 16kb latency 500ms", name, link, rate))
@@ -112,19 +171,4 @@ func fast(ctx context.Context, name string) error {
 // reset cuts every connection that a place has.
 func reset(ctx context.Context, name string) error {
 	return sh(ctx, "ss -N "+name+" -t -K dst 10.77.0.0/24")
-}
-
-// healed says what of the network is still not as it was.
-func healed(ctx context.Context) error {
-	for _, name := range places() {
-		out, err := exec.CommandContext(ctx, "ip", "-n", name, "neigh", "show", "nud", "permanent").Output()
-		if err != nil || len(out) > 0 {
-			return fmt.Errorf("%s is still cut off: %s %w", name, out, err)
-		}
-		out, err = exec.CommandContext(ctx, "tc", "-n", name, "qdisc", "show", "dev", link, "root").Output()
-		if err != nil || strings.Contains(string(out), "tbf") {
-			return fmt.Errorf("%s is still slow: %s %w", name, out, err)
-		}
-	}
-	return nil
 }

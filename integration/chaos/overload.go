@@ -90,7 +90,7 @@ func (r *rig) bound(ctx context.Context, capacity float64) error {
 func (r *rig) workOff(ctx context.Context, rep *report) error {
 	began := time.Now()
 	for _, name := range publishers() {
-		rep.violated(r.processes[name].end(syscall.SIGTERM))
+		r.broke(r.processes[name].end(syscall.SIGTERM))
 	}
 	for time.Since(began) < r.Drain && ctx.Err() == nil {
 		left, err := r.jobs(ctx)
@@ -207,7 +207,7 @@ func peaks(all []sample) (checks []verdict) {
 		most  float64
 	}{
 		{"servers", servers(), serverMost},
-		{"workers, schedulers and the HTTP API", slices.Concat(workers(), schedulers(), []string{api}), oursMost},
+		{"workers, schedulers and the HTTP API", ours(), oursMost},
 	} {
 		v := verdict{What: fmt.Sprintf("memory of %s stays below %s", group.what, figure(peak, group.most)), OK: true}
 		for _, name := range group.names {

@@ -19,8 +19,6 @@ import (
 const (
 	grace   = 45 * time.Second // a worker finishes the jobs in hand
 	restart = time.Second      // before what ended by itself is started again
-
-	endedByItself = " ended by itself: "
 )
 
 // A process is kept running in the place of its name: what ends by itself is
@@ -28,8 +26,8 @@ const (
 type process struct {
 	name string
 	dir  string // of its output
-	// told is called with what it did by itself.
-	told func(what string)
+	// told is called when it ended by itself, which nobody asked for.
+	told func(err error)
 
 	mu     sync.Mutex
 	args   []string // the program and its arguments
@@ -59,6 +57,7 @@ func (p *process) startLocked() error {
 	// ip becomes the program, so that its pid is the program's.
 	cmd := exec.Command("ip", append([]string{"netns", "exec", p.name}, p.args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.Dir = append(environ(), p.env...), out, out, p.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal is also for what it runs itself
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
@@ -78,13 +77,13 @@ func (p *process) watch(cmd *exec.Cmd, ended chan struct{}) {
 	if !unasked {
 		return
 	}
-	p.told(fmt.Sprintf("%s%s%v", p.name, endedByItself, err))
+	p.told(fmt.Errorf("%s ended by itself: %v", p.name, err))
 	time.Sleep(restart)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.wanted {
 		if err := p.startLocked(); err != nil {
-			p.told(err.Error())
+			p.told(err)
 		}
 	}
 }
@@ -99,7 +98,7 @@ func (p *process) end(s syscall.Signal) error {
 	if ended == nil {
 		return nil
 	}
-	_ = cmd.Process.Signal(s) // it may have ended
+	_ = syscall.Kill(-cmd.Process.Pid, s) // it may have ended
 	select {
 	case <-ended:
 	case <-time.After(grace):
@@ -108,7 +107,7 @@ func (p *process) end(s syscall.Signal) error {
 		select {
 		case <-ended:
 		case <-time.After(5 * time.Second):
-			_ = cmd.Process.Kill()
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 			<-ended
 		}
 		return fmt.Errorf("%s still ran %v after %v", p.name, grace, s)
@@ -129,22 +128,37 @@ func (p *process) pid() int {
 	return p.cmd.Process.Pid
 }
 
-// signal sends a signal to the process, if it runs.
-func (p *process) signal(s syscall.Signal) {
+// signal sends a signal to the process, and reports whether it runs.
+func (p *process) signal(s syscall.Signal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ended != nil {
-		_ = p.cmd.Process.Signal(s)
-	}
+	return p.ended != nil && syscall.Kill(-p.cmd.Process.Pid, s) == nil
 }
 
-// become ends the process by a signal and runs something else in its place.
-func (p *process) become(args []string, s syscall.Signal) error {
-	ended := p.end(s)
+// faulty are the lines of the process's log that tell of a mistake in its program.
+func (p *process) faulty() (lines []string, err error) {
+	b, err := os.ReadFile(filepath.Join(p.dir, p.name+".log"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // it never ran
+	}
+	for line := range strings.Lines(string(b)) {
+		if mistake(line) {
+			lines = append(lines, p.name+" says "+strings.TrimSpace(line))
+		}
+	}
+	return lines, err
+}
+
+func mistake(line string) bool {
+	return slices.ContainsFunc([]string{"panic", "DATA RACE", "fatal error:"}, func(word string) bool { return strings.Contains(line, word) })
+}
+
+// become runs something else in the place of a process that was ended.
+func (p *process) become(args []string) error {
 	p.mu.Lock()
 	p.args = args
 	p.mu.Unlock()
-	return errors.Join(ended, p.start())
+	return p.start()
 }
 
 // environ is our environment without settings of the product.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,7 +42,8 @@ type report struct {
 	Witness    witness.Report           `json:"witness"`
 	Drained    time.Duration            `json:"drained"` // how long it took
 	Dir        string                   `json:"dir"`
-	Load       *load                    `json:"load,omitempty"` // of a run that is about load
+	Built      string                   `json:"built,omitempty"` // how the product was, besides
+	Load       *load                    `json:"load,omitempty"`  // of a run that is about load
 }
 
 // A rig is a run: the processes, what is done to them, and what was seen.
@@ -57,8 +57,10 @@ type rig struct {
 	mu     sync.Mutex
 	began  time.Time
 	notes  []string
+	broken []string // what must not be, but for what the checker finds
 	faults []witness.Fault
 	seen   []sample // of a run that is about load
+	odd    []string // what was accepted and is no job
 }
 
 // run makes one seed's run, in its sandbox.
@@ -74,46 +76,65 @@ func run(ctx context.Context, t task) (report, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	rep := report{Seed: t.Seed, Faults: draw(t.plan), Skews: r.skews, Dir: t.Dir}
-	if err := r.trouble(ctx, &rep); err != nil {
+	if r.raced() {
+		rep.Built = raceSuffix
+	}
+	if err := r.live(ctx, &rep); err != nil {
 		return rep, err
-	}
-	for _, name := range append(publishers(), operator) {
-		rep.violated(r.processes[name].end(syscall.SIGTERM))
-	}
-	rep.violated(healed(ctx))
-	healedAt := time.Now()
-	drained := r.drain(ctx)
-	rep.violated(drained)
-	rep.Drained = time.Since(healedAt).Round(100 * time.Millisecond)
-	for _, name := range slices.Concat(workers(), schedulers()) {
-		// One that did not drain is made to write where its goroutines are.
-		if ended := r.processes[name].end(syscall.SIGTERM); drained == nil {
-			rep.violated(ended)
-		}
 	}
 	err := r.check(ctx, &rep)
 	if err == nil && t.Mode != "" {
 		err = r.judge(ctx, &rep)
 	}
+	rep.Violations = append(r.broken, rep.Violations...)
 	rep.Notes = r.notes
-	rep.Violations = append(rep.Violations, panics(r.notes)...)
 	return rep, err
 }
 
-// panics are the notes of processes that ended by a panic, or did not understand
-// how they were called. One that gave up waiting for servers ended otherwise.
-func panics(notes []string) (found []string) {
-	for _, note := range notes {
-		if strings.HasSuffix(note, endedByItself+"exit status 2") {
-			found = append(found, note)
-		}
+// live is the run itself: trouble, healing, and the end of all jobs.
+func (r *rig) live(ctx context.Context, rep *report) error {
+	var killing sync.WaitGroup
+	defer killing.Wait()
+	jobs, done := context.WithCancel(ctx)
+	defer done()
+	killing.Go(func() { r.broke(r.obey(jobs)) })
+	if err := r.trouble(ctx, rep); err != nil {
+		return err
 	}
-	return found
+	r.broke(r.healed(ctx))
+	if r.Mode != overloading { // its publishers have ended
+		r.broke(r.allCall(ctx, time.Now(), aliveWait))
+	}
+	for _, name := range append(publishers(), operator) {
+		r.broke(r.processes[name].end(syscall.SIGTERM))
+	}
+	rep.Drained = r.finish(ctx)
+	return nil
 }
 
-func (rep *report) violated(err error) {
-	if err != nil {
-		rep.Violations = append(rep.Violations, err.Error())
+// finish waits until all jobs have ended, ends the product, and returns how long
+// the jobs took.
+func (r *rig) finish(ctx context.Context) time.Duration {
+	began := time.Now()
+	drained := r.drain(ctx)
+	took := time.Since(began).Round(100 * time.Millisecond)
+	r.broke(drained)
+	for _, name := range ours() {
+		// One that did not drain was made to write where its goroutines are.
+		if ended := r.processes[name].end(syscall.SIGTERM); drained == nil {
+			r.broke(ended)
+			r.faultless(name)
+		}
+	}
+	return took
+}
+
+// faultless looks for mistakes of the program in what a process said.
+func (r *rig) faultless(name string) {
+	lines, err := r.processes[name].faulty()
+	r.broke(err)
+	for _, line := range lines[:min(len(lines), 3)] {
+		r.broke(errors.New(line))
 	}
 }
 
@@ -134,15 +155,12 @@ func (r *rig) begin(ctx context.Context) error {
 	if err := r.provision(ctx); err != nil {
 		return err
 	}
-	for _, name := range places() {
-		if len(r.processes[name].args) == 0 {
-			continue // nobody, in this run
-		}
+	for _, name := range everyone() {
 		if err := r.processes[name].start(); err != nil {
 			return err
 		}
 	}
-	return nil
+	return r.allCall(ctx, r.began, readyWait)
 }
 
 // trouble is what the run is about: faults, under load or not, or load alone.
@@ -182,34 +200,38 @@ func (r *rig) wreck(ctx context.Context, faults []fault) {
 	for name, skew := range r.skews {
 		r.faults = append(r.faults, witness.Fault{At: r.began, For: skew, What: "skew", Target: name})
 	}
-	var under sync.WaitGroup
-	for _, f := range faults {
-		under.Go(func() { r.suffer(ctx, f) })
+	var under, odd sync.WaitGroup
+	publishing, stop := context.WithCancel(ctx)
+	odd.Go(func() { r.odd = r.publishOdd(publishing) })
+	for i := range faults {
+		under.Go(func() { r.suffer(ctx, &faults[i]) })
 	}
 	wait(ctx, r.For)
 	under.Wait()
+	stop()
+	odd.Wait()
 }
 
-func (r *rig) suffer(ctx context.Context, f fault) {
+// suffer has a fault happen at its time, and notes what came of it.
+func (r *rig) suffer(ctx context.Context, f *fault) {
 	wait(ctx, f.At)
 	if ctx.Err() != nil {
 		return
 	}
-	began := time.Now()
+	f.began = time.Now()
 	r.say("%v %v", f, f.For)
-	err := r.apply(ctx, f)
-	took := time.Since(began)
-	lasted := took
-	if len(f.ways()) > 0 {
-		lasted *= 2 // TCP, which waits twice as long each time, is heard again up to so much later
-	}
+	err := r.apply(ctx, *f)
+	f.Lasted = time.Since(f.began)
 	if err != nil {
 		r.note("%s %s: %v", f.What, f.Target, err)
 	}
-	r.say("  over: %v after %v", f, took.Round(100*time.Millisecond))
+	r.say("  over: %v after %v", f, f.Lasted.Round(100*time.Millisecond))
+	if f.Applied = !errors.Is(err, errNotApplied); !f.Applied {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.faults = append(r.faults, witness.Fault{At: began, For: lasted, What: f.What, Target: f.target()})
+	r.faults = append(r.faults, witness.Fault{At: f.began, For: f.Lasted, What: f.What, Target: f.target()})
 }
 
 // drain waits until nothing is left to do.
@@ -227,7 +249,7 @@ func (r *rig) drain(ctx context.Context) error {
 		wait(ctx, time.Second)
 	}
 	// Each writes where its goroutines are, and ends.
-	for _, name := range slices.Concat(workers(), schedulers()) {
+	for _, name := range ours() {
 		r.processes[name].signal(syscall.SIGQUIT)
 	}
 	return errors.Join(fmt.Errorf("still left %v after everything was healed: %s", r.Drain, left), err)
@@ -240,6 +262,8 @@ func (r *rig) check(ctx context.Context, rep *report) error {
 		return fmt.Errorf("gather the evidence: %w", err)
 	}
 	ev.Faults, ev.UserRate = r.faults, r.userRate()
+	r.oddEnd(&ev)
+	inFlight(rep.Faults, ev)
 	began := time.Now()
 	rep.Witness = witness.Check(ev)
 	r.say("judged %d keys in %v", rep.Witness.Tried, time.Since(began).Round(time.Millisecond))
@@ -267,6 +291,17 @@ func (r *rig) say(format string, args ...any) string {
 	line := fmt.Sprintf("%6.1fs  %s", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
 	_, _ = fmt.Fprintln(r.out, line)
 	return line
+}
+
+// broke says what must not be. It is safe for concurrent use.
+func (r *rig) broke(err error) {
+	if err == nil {
+		return
+	}
+	r.say("BROKEN %v", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.broken = append(r.broken, err.Error())
 }
 
 // note is say for what is worth a look afterwards.

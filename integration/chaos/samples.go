@@ -52,7 +52,7 @@ func (r *rig) watch(ctx context.Context) {
 		var asked sync.WaitGroup
 		asking, cancel := context.WithTimeout(ctx, sampleEvery-time.Second)
 		asked.Go(func() { r.sampleStreams(asking) })
-		for _, name := range slices.Concat(servers(), workers(), schedulers(), []string{api}) {
+		for _, name := range slices.Concat(servers(), ours()) {
 			asked.Go(func() { r.sampleProcess(asking, name) })
 		}
 		asked.Wait()

@@ -32,13 +32,13 @@ var errViolated = errors.New("something was violated")
 
 // run runs all seeds, so many at once, and prints what came of them.
 func (s *series) run(ctx context.Context) error {
-	next := make(chan uint64)
+	next := make(chan plan)
 	var runners sync.WaitGroup
 	var failed failures
 	for range min(s.parallel, s.seeds) {
 		runners.Go(func() {
-			for seed := range next {
-				rep, err := s.one(ctx, seed)
+			for p := range next {
+				rep, err := s.one(ctx, p)
 				failed.add(err)
 				if err == nil {
 					s.ended(rep)
@@ -48,7 +48,7 @@ func (s *series) run(ctx context.Context) error {
 	}
 	for i := range s.seeds {
 		select {
-		case next <- s.plan.Seed + uint64(i):
+		case next <- s.seed(i):
 		case <-ctx.Done():
 		}
 	}
@@ -70,6 +70,23 @@ func (s *series) run(ctx context.Context) error {
 	return nil
 }
 
+// seed is the plan of one of the runs.
+func (s *series) seed(i int) plan {
+	p := s.plan
+	p.Seed += uint64(i)
+	return p
+}
+
+// raced reports whether a run needs the race detector.
+func (s *series) raced() bool {
+	for i := range s.seeds {
+		if s.seed(i).raced() {
+			return true
+		}
+	}
+	return false
+}
+
 // failures are runs that did not come to their end.
 type failures struct {
 	mu  sync.Mutex
@@ -85,9 +102,8 @@ func (f *failures) add(err error) {
 }
 
 // one runs one seed in a sandbox of its own.
-func (s *series) one(ctx context.Context, seed uint64) (report, error) {
-	t := task{plan: s.plan, Drain: s.drain, Dir: filepath.Join(s.dir, fmt.Sprint("seed-", seed)), Bin: s.bin}
-	t.Seed = seed
+func (s *series) one(ctx context.Context, p plan) (report, error) {
+	t := task{plan: p, Drain: s.drain, Dir: filepath.Join(s.dir, fmt.Sprint("seed-", p.Seed)), Bin: s.bin}
 	if err := os.Mkdir(t.Dir, 0o755); err != nil { // not into what an earlier run left
 		return report{}, err
 	}
@@ -103,7 +119,7 @@ func (s *series) one(ctx context.Context, seed uint64) (report, error) {
 	cmd := sandboxed(ctx, conducting, "-config", file)
 	cmd.Stdout, cmd.Stderr = log, log
 	if s.seeds == 1 && !s.asJSON {
-		fmt.Printf("seed %d\n", seed)
+		fmt.Printf("seed %d\n", p.Seed)
 		cmd.Stdout = io.MultiWriter(os.Stdout, log)
 		cmd.Stderr = io.MultiWriter(os.Stderr, log)
 	}
@@ -111,7 +127,7 @@ func (s *series) one(ctx context.Context, seed uint64) (report, error) {
 		return report{}, refused(err)
 	}
 	if err := cmd.Wait(); err != nil {
-		return report{}, fmt.Errorf("seed %d: %w: see %s", seed, err, log.Name())
+		return report{}, fmt.Errorf("seed %d: %w: see %s", p.Seed, err, log.Name())
 	}
 	var rep report
 	return rep, readJSON(filepath.Join(t.Dir, reportFile), &rep)

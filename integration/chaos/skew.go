@@ -56,22 +56,33 @@ const (
 	programNATS     = "nats-server"
 	programMulligan = "mulligan"
 	programSkewed   = "mulligan-skewed" // the same, its clock wrong by skewVariable
+	raceSuffix      = "-race"           // of both, built with the race detector
 )
 
-// build builds the programs into dir.
-func build(ctx context.Context, dir string) error {
+// build builds the programs into dir, those with the race detector if a run needs
+// them.
+func build(ctx context.Context, dir string, raced bool) error {
 	overlay, err := patchClock(ctx, dir)
 	if err != nil {
 		return fmt.Errorf("patch the clock: %w", err)
 	}
 	const product = "github.com/mulligan-queue/mulligan/cmd/mulligan"
-	for _, args := range [][]string{
+	programs := [][]string{
 		{"-o", filepath.Join(dir, programNATS), "github.com/nats-io/nats-server/v2"},
 		{"-o", filepath.Join(dir, programMulligan), product},
 		{"-o", filepath.Join(dir, programSkewed), "-overlay", overlay, product},
-	} {
+	}
+	if raced {
+		programs = append(programs,
+			[]string{"-race", "-o", filepath.Join(dir, programMulligan+raceSuffix), product},
+			[]string{"-race", "-o", filepath.Join(dir, programSkewed+raceSuffix), "-overlay", overlay, product})
+	}
+	for _, args := range programs {
 		c := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath"}, args...)...)
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if args[0] == "-race" {
+			c.Env = append(os.Environ(), "CGO_ENABLED=1")
+		}
 		if out, err := c.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build: %w\n%s", err, out)
 		}

@@ -72,7 +72,7 @@ func soakRows(l *load, in phase) (rows []row) {
 		keys += max(0, held.Late-held.Early)
 		ofStreams = append(ofStreams, row{stream, perKey, levelOf(perMessage(l.Samples, stream, in)), 0})
 	}
-	for _, name := range slices.Concat(servers(), workers(), schedulers(), []string{api}) {
+	for _, name := range slices.Concat(servers(), ours()) {
 		slack := float64(memorySlack)
 		if slices.Contains(servers(), name) {
 			slack += memoryPerKey * keys

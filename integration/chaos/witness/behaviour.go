@@ -2,6 +2,7 @@ package witness
 
 import (
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
@@ -52,11 +53,19 @@ const (
 	broken      = "broken"                 // for ever
 	knownKey    = "known key"
 	outage      = "outage" // of the whole, for a time
+	deadly      = "deadly" // its worker is killed by it, see Killed
 )
+
+// deadlyJob is the ID of a job whose calls kill their worker: every fourth seed has
+// one.
+const deadlyJob = "deadly"
 
 // behave is what the downstream does with call n of a key, 1 being the first: the
 // seed alone decides. A calm one gives a third as much trouble.
 func behave(seed uint64, calm bool, key string, n int) Answer {
+	if strings.HasSuffix(key, "/"+deadlyJob) {
+		return Answer{Class: deadly}
+	}
 	r := rand.New(chance(seed, "behaviour of "+key, 0))
 	name, die := good, r.IntN(1000)
 	if calm {

@@ -1,7 +1,9 @@
 package witness
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +22,7 @@ type DownstreamConfig struct {
 	Seed   uint64
 	Calm   bool   // gives less trouble: what many jobs a second need, since few retries succeed at once
 	Outage bool   // answers 503 to everything, and has no effect
+	Slow   bool   // takes its time with good answers
 	Listen string // address
 	Log    string // path
 }
@@ -46,6 +49,27 @@ type Ended struct {
 	// Gone: the caller went away before.
 	Gone bool `json:"gone,omitempty"`
 }
+
+// Calls are those that a downstream has written down in its log.
+func Calls(path string) ([]Call, error) {
+	var e Evidence
+	lines, _, err := readLines(path)
+	e.addLines(lines)
+	return e.Calls, err
+}
+
+// Killed is the worker that a line of the log says is to be killed: it has called
+// for a deadly job, as one that takes all memory. Empty is nobody.
+func Killed(line []byte) (worker string) {
+	var l Line
+	if !bytes.Contains(line, []byte(deadly)) || json.Unmarshal(line, &l) != nil || l.Called == nil || l.Called.Answer.Class != deadly {
+		return ""
+	}
+	return l.Called.Worker
+}
+
+// During reports whether the call was going on at a time.
+func (c *Call) During(at time.Time) bool { return c.Began.Before(at) && c.end().After(at) }
 
 // downstream is the role.
 type downstream struct {
@@ -139,6 +163,9 @@ func (d *downstream) begin(c *Called) bool {
 	c.Serial, c.Nth = d.calls+1, d.seen[c.Kind+"/"+c.ID]+1
 	happened := d.effects[c.Key]
 	c.Answer = honours(k.effect, behave(d.cfg.Seed, d.cfg.Calm, c.Key, c.Nth), happened > 0)
+	if d.cfg.Slow && c.Answer.Class == good {
+		c.Answer.Wait = 100*time.Millisecond + 20*c.Answer.Wait
+	}
 	if d.cfg.Outage {
 		c.Answer = Answer{Class: outage, Status: http.StatusServiceUnavailable}
 	}

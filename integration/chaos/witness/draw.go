@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"time"
 
@@ -35,6 +36,10 @@ func draw(cfg PublisherConfig, n int, late bool) planned {
 	if r.IntN(12) == 0 && late {
 		p.Kind = all[len(all)-1].name
 	}
+	if n == 150 && seed%4 == 1 && !cfg.Calm && styleOf(publisher) == one {
+		p.ID, p.Kind, p.Payload = deadlyJob, "pay.charge", fingerprint(payload(seed, &Published{ID: deadlyJob, Kind: "pay.charge"}))
+		return p
+	}
 	if r.IntN(20) == 0 {
 		p.ID = fmt.Sprintf("%s/№ %d", publisher, n) // as no subject takes it
 	}
@@ -61,6 +66,10 @@ func draw(cfg PublisherConfig, n int, late bool) planned {
 	p.again, p.twice = r.IntN(3) == 0, r.IntN(8) == 0
 	p.againAfter = rand64(r, 8*time.Second)
 	p.conflict = r.IntN(8) == 0 && k.effect != mulligan.Pure // a pure key protects nothing once it is done
+	// One user has a third of what fails, and no time to wait for a place.
+	if !cfg.Calm && r.IntN(3) == 0 && behave(seed, cfg.Calm, keyOf(p.Kind, p.ID), 1).Status == http.StatusInternalServerError {
+		p.User, p.Wait, p.Within = "hasty", 0, 3*time.Second
+	}
 	p.Payload = fingerprint(payload(seed, &p.Published))
 	return p
 }

@@ -83,8 +83,16 @@ func WorkerConfig(seed uint64, worker, downstreamURL string, version int) string
 		fmt.Fprintf(&b, "  %s:\n    effect: %s\n    downstream: %s\n    policy: %s\n", k.name, k.effect, k.downstream, k.policy)
 		fmt.Fprintf(&b, "    http: {url: %q, timeout: %v, headers: {%s: %s}}\n", strings.TrimSuffix(downstreamURL, "/")+"/"+k.name, callTimeout, headerWorker, worker)
 	}
+	fmt.Fprintf(&b, "  %s: {effect: pure, downstream: model, http: {url: %q}}\n", Odd, strings.TrimSuffix(downstreamURL, "/")+"/"+Odd)
 	return b.String()
 }
+
+// Fingerprint is what evidence has of a payload.
+func Fingerprint(payload []byte) string { return fingerprint(payload) }
+
+// Odd is a kind of which the rig publishes what is no job. The checker knows
+// nothing of it but that it must not be called.
+const Odd = "model.odd"
 
 // headerWorker tells the downstream which worker calls.
 const headerWorker = "X-Worker"

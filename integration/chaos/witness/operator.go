@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,6 +92,17 @@ func Operator(ctx context.Context, cfg OperatorConfig) error {
 	return nil
 }
 
+// AtWork reports whether an operator, by its log, has begun something and knows
+// no answer yet.
+func AtWork(path string) bool {
+	lines, _, err := readLines(path)
+	if err != nil || len(lines) == 0 {
+		return false
+	}
+	last := lines[len(lines)-1].Operated
+	return last != nil && last.Answer == ""
+}
+
 // letterLine is one of what `dead ls --json` prints.
 type letterLine struct {
 	Kind   string
@@ -104,8 +116,12 @@ type letterLine struct {
 func (o *operator) round(ctx context.Context, n int) error {
 	out, answer := o.program(ctx, "dead", "ls", "--limit", "200", "--json")
 	var letters []letterLine
-	if answer != OperatorDone || json.Unmarshal(out, &letters) != nil || len(letters) == 0 {
+	if answer != OperatorDone || json.Unmarshal(out, &letters) != nil {
 		return nil // the server is away; there will be another round
+	}
+	letters = slices.DeleteFunc(letters, func(l letterLine) bool { return l.Kind == Odd })
+	if len(letters) == 0 {
+		return nil
 	}
 	r := rand.New(chance(o.cfg.Seed, "operator", n))
 	l := letters[r.IntN(len(letters))]

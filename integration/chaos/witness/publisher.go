@@ -214,6 +214,9 @@ func (p *publisher) do(ctx context.Context, jobs []planned) {
 	j := jobs[0]
 	if p.style != eager {
 		p.publish(ctx, p.lib[0], all)
+		if p.style == stranger && j.conflict && pause(ctx, j.againAfter) { // nobody tells a stranger: a letter does
+			p.publish(ctx, p.lib[1], []Published{other(p.cfg.Seed, all[0])})
+		}
 		return
 	}
 	var twice sync.WaitGroup
@@ -313,7 +316,11 @@ func (p *publisher) strange(ctx context.Context, j *Published) error {
 			m.Header.Set(name, at.UTC().Format(time.RFC3339Nano))
 		}
 	}
-	ack, err := p.js.PublishMsg(ctx, m, jetstream.WithMsgID(j.Kind+"/"+j.ID))
+	id := j.Kind + "/" + j.ID
+	if j.Variant > 0 { // one that has no idea of what it publishes
+		id += fmt.Sprint("/", j.Variant)
+	}
+	ack, err := p.js.PublishMsg(ctx, m, jetstream.WithMsgID(id))
 	var api *jetstream.APIError
 	if errors.As(err, &api) && strings.Contains(api.Description, "per subject") {
 		j.Duplicate, err = true, nil // an earlier try of this publisher is queued

@@ -297,3 +297,64 @@ func TestALogOfAnotherIsNoEvidence(t *testing.T) {
 		t.Errorf("got %v, %v", lines, err)
 	}
 }
+
+func TestEveryFourthSeedHasADeadlyJob(t *testing.T) {
+	for seed := range uint64(8) {
+		n := 0
+		for _, name := range []string{"publisher-1", "publisher-2", "publisher-3", "publisher-4"} {
+			for i := range 200 {
+				if p := draw(PublisherConfig{Seed: seed, Name: name}, i, true); p.ID == deadlyJob {
+					n++
+					if got := behave(seed, false, keyOf(p.Kind, p.ID), 3); got.Class != deadly || got.Effect {
+						t.Errorf("seed %d: the deadly job is answered %+v", seed, got)
+					}
+				}
+			}
+		}
+		if want := map[bool]int{true: 1}[seed%4 == 1]; n != want {
+			t.Errorf("seed %d has %d deadly jobs, want %d", seed, n, want)
+		}
+	}
+}
+
+func TestAWorkerIsKilledByItsCallOfADeadlyJobOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	log, _, err := openJournal("downstream", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.close()
+	for _, class := range []string{good, deadly} {
+		if _, err := log.write(Line{Called: &Called{Worker: "w1", ID: deadlyJob, Answer: Answer{Class: class}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	if a, b := Killed(lines[0]), Killed(lines[1]); a != "" || b != "w1" {
+		t.Errorf("a call that is well and a deadly one kill %q and %q, want nobody and w1", a, b)
+	}
+}
+
+func TestAnOperatorIsAtWorkUntilItKnowsTheAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if AtWork(path) {
+		t.Error("one that has not begun is at work")
+	}
+	log, _, err := openJournal("operator", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.close()
+	for _, answer := range []string{"", OperatorDone} {
+		if _, err := log.write(Line{Operated: &Operated{What: Replay, Answer: answer}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := AtWork(path); got != (answer == "") {
+			t.Errorf("with the answer %q it is at work: %v", answer, got)
+		}
+	}
+}

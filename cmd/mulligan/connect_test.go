@@ -1,0 +1,71 @@
+package main
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+
+	"github.com/mulligan-queue/mulligan/internal/natstest"
+)
+
+// A line is the way to a server. What is on it can go silent: nothing arrives any
+// more, and neither side is told. A new connection is heard.
+type line struct {
+	env *natstest.Env
+	now *connection
+}
+
+type connection struct {
+	net.Conn
+	silent atomic.Bool
+}
+
+func (l *line) InProcessConn() (net.Conn, error) {
+	c, err := l.env.InProcessConn()
+	l.now = &connection{Conn: c}
+	return l.now, err
+}
+
+func (c *connection) Write(b []byte) (int, error) {
+	if c.silent.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *connection) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		if err != nil || !c.silent.Load() {
+			return n, err
+		}
+	}
+}
+
+// A worker that ends a job on such a link has to acknowledge it on another before
+// the server gives it away: 30 seconds after the last sign, which may be 10 old.
+func TestALinkThatGoesSilentIsGivenUpBeforeItsJobsAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		way := &line{env: natstest.InBubble(t)}
+		nc, err := nats.Connect("", append(natsOptions("worker", zerolog.Nop()), nats.InProcessServer(way))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		status := nc.StatusChanged(nats.CONNECTED)
+		began := time.Now()
+		way.now.silent.Store(true)
+		select {
+		case <-status:
+		case <-time.After(time.Hour):
+		}
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("a link that went silent was replaced after %v, want within 20s", took)
+		}
+	})
+}

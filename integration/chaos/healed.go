@@ -1,0 +1,171 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mulligan-queue/mulligan/integration/chaos/witness"
+)
+
+const (
+	healWait  = 60 * time.Second // for servers to have caught up with each other
+	aliveWait = 30 * time.Second // for each worker to make a call after that
+)
+
+// healed makes sure that all is as it was before: nobody is cut off or slow, and
+// the cluster is whole within a time.
+func (r *rig) healed(ctx context.Context) error {
+	err := connected(ctx)
+	ctx, cancel := context.WithTimeout(ctx, healWait)
+	defer cancel()
+	for {
+		ill := r.whole(ctx)
+		if ill == nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return errors.Join(err, fmt.Errorf("not healed within %v: %w", healWait, ill))
+		}
+		wait(ctx, 500*time.Millisecond)
+	}
+}
+
+// connected says what of the network is not as it was.
+func connected(ctx context.Context) error {
+	for _, name := range everyone() {
+		out, err := exec.CommandContext(ctx, "ip", "-n", name, "neigh", "show", "nud", "permanent").Output()
+		if err != nil || len(out) > 0 {
+			return fmt.Errorf("%s is still cut off: %s %w", name, out, err)
+		}
+		out, err = exec.CommandContext(ctx, "tc", "-n", name, "qdisc", "show", "dev", link, "root").Output()
+		if err != nil || strings.Contains(string(out), "tbf") {
+			return fmt.Errorf("%s is still slow: %s %w", name, out, err)
+		}
+	}
+	return nil
+}
+
+// whole says what the cluster lacks: a stream or a consumer without a leader or
+// with a replica that is behind, or one stream too many.
+func (c cluster) whole(ctx context.Context) error {
+	known := append(streams(), "MULLIGAN_EVENTS")
+	names := c.js.StreamNames(ctx)
+	for name := range names.Name() {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("stream %s is still there", name)
+		}
+	}
+	if err := names.Err(); err != nil {
+		return err
+	}
+	for _, name := range known {
+		asking, cancel := context.WithTimeout(ctx, 4*time.Second)
+		s, err := c.js.Stream(asking, name)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", name, err)
+		}
+		if err := current(name, s.CachedInfo().Cluster); err != nil {
+			return err
+		}
+		if err := c.consumersWhole(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// consumersWhole is whole for the consumers of a stream. The list of their names
+// also has those that nobody leads.
+func (c cluster) consumersWhole(ctx context.Context, s jetstream.Stream) error {
+	stream := s.CachedInfo().Config.Name
+	all, err := c.consumers(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("consumers of %s: %w", stream, err)
+	}
+	led := map[string]bool{}
+	for _, info := range all {
+		led[info.Name] = true
+		if err := current(stream+" "+info.Name, info.Cluster); err != nil {
+			return err
+		}
+	}
+	names := s.ConsumerNames(ctx)
+	for name := range names.Name() {
+		if !led[name] {
+			return fmt.Errorf("%s %s has no leader", stream, name)
+		}
+	}
+	return names.Err()
+}
+
+// current says what is not as it should be of a stream or consumer. Those that
+// are of a connection, and in one place, have no replicas.
+func current(of string, c *jetstream.ClusterInfo) error {
+	if c == nil || c.Leader == "" {
+		return errors.New(of + " has no leader")
+	}
+	for _, p := range c.Replicas {
+		if !p.Current || p.Offline {
+			return fmt.Errorf("%s: %s is behind by %d", of, p.Name, p.Lag)
+		}
+	}
+	return nil
+}
+
+// allCall returns once each worker has made a call after a time; an error names
+// those that did not soon.
+func (r *rig) allCall(ctx context.Context, after time.Time, within time.Duration) error {
+	deadline := time.Now().Add(within)
+	for {
+		idle, err := r.idle(after)
+		if err != nil || len(idle) == 0 {
+			return err
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return fmt.Errorf("no call within %v by %s, though jobs are published", within, strings.Join(idle, ", "))
+		}
+		wait(ctx, time.Second)
+	}
+}
+
+// idle are the workers that have made no call after a time.
+func (r *rig) idle(after time.Time) ([]string, error) {
+	calls, err := witness.Calls(r.logFile(downstream))
+	if errors.Is(err, os.ErrNotExist) { // it has just begun
+		err = nil
+	}
+	return slices.DeleteFunc(workers(), func(name string) bool {
+		return slices.ContainsFunc(calls, func(c witness.Call) bool { return c.Worker == name && c.Began.After(after) })
+	}), err
+}
+
+// inFlight counts the calls that each blow met: one that ended or stopped a worker
+// or the downstream.
+func inFlight(faults []fault, ev witness.Evidence) {
+	for i, f := range faults {
+		if !f.blow() {
+			continue
+		}
+		for _, c := range ev.Calls {
+			if (f.Target == downstream || f.Target == c.Worker) && c.During(f.began) {
+				faults[i].InFlight++
+			}
+		}
+	}
+}
+
+// blow reports whether a fault ended or stopped a worker or the downstream.
+func (f fault) blow() bool {
+	return f.Applied && slices.Contains([]string{"kill", "freeze", "outage"}, f.What) && slices.Contains(append(workers(), downstream), f.Target)
+}
