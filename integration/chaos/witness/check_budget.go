@@ -205,9 +205,9 @@ const taskRetries = 5
 
 // tasks checks what the jobs of each task had together (I4).
 func (c *checker) tasks() {
-	for task, stories := range c.tasked {
+	for _, task := range slices.Sorted(maps.Keys(c.tasked)) {
 		n := 0
-		for _, s := range stories {
+		for _, s := range c.tasked[task] {
 			for i := range s.calls {
 				if s.retried(i) {
 					n++
