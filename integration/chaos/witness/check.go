@@ -57,17 +57,10 @@ type checker struct {
 // Check compares what publishers were told, what the downstream saw and what the
 // streams hold. It asks no clock and nobody else, and changes nothing.
 func Check(e Evidence) Report {
-	c := &checker{Report: Report{Dead: map[mulligan.Reason]int{}, Faults: map[string]int{}}, e: &e, stories: stories(&e), tasked: map[string][]*story{}, users: map[string][]*story{}}
+	c := &checker{Report: Report{Dead: map[mulligan.Reason]int{}, Faults: map[string]int{}}, e: &e, stories: stories(&e)}
 	c.faults = strikes(e.Faults, workersOf(e.Calls))
-	for _, s := range c.stories {
-		if len(s.tries) == 0 {
-			continue
-		}
-		task, user := s.tries[0].Line.Task, s.tries[0].Line.User
-		c.tasked[task], c.users[user] = append(c.tasked[task], s), append(c.users[user], s)
-	}
-	delete(c.tasked, "")
-	delete(c.users, "")
+	c.tasked = c.by(func(p Published) string { return p.Task })
+	c.users = c.by(func(p Published) string { return p.User })
 	if e.Left != "" {
 		c.violate("I1", "the streams", "nothing left to do", e.Left)
 	}
@@ -89,9 +82,7 @@ func Check(e Evidence) Report {
 	c.budgets()
 	c.rates()
 	c.outages()
-	if most := max(fewExcused, c.Letters/10); c.ExcusedLetters > most {
-		c.violate("I6", "the letters", fmt.Sprintf("at most %d whose reason only a fault justifies", most), fmt.Sprintf("%d of %d", c.ExcusedLetters, c.Letters))
-	}
+	c.excuses()
 	for _, f := range e.Faults {
 		c.Faults[f.What]++
 	}
@@ -101,6 +92,24 @@ func Check(e Evidence) Report {
 // fewExcused letters may be excused in any run; in long ones a tenth. It was less
 // than a hundredth in all that were looked at.
 const fewExcused = 20
+
+// excuses checks that not all reasons are taken on trust.
+func (c *checker) excuses() {
+	if most := max(fewExcused, c.Letters/10); c.ExcusedLetters > most {
+		c.violate("I6", "the letters", fmt.Sprintf("at most %d whose reason only a fault justifies", most), fmt.Sprintf("%d of %d", c.ExcusedLetters, c.Letters))
+	}
+}
+
+// by sorts the keys by something that was published with them, if it was.
+func (c *checker) by(what func(p Published) string) map[string][]*story {
+	sorted := map[string][]*story{}
+	for _, s := range c.stories {
+		if len(s.tries) > 0 && what(s.tries[0].Line) != "" {
+			sorted[what(s.tries[0].Line)] = append(sorted[what(s.tries[0].Line)], s)
+		}
+	}
+	return sorted
+}
 
 func workersOf(calls []Call) (names []string) {
 	for _, c := range calls {

@@ -67,24 +67,27 @@ func (c *checker) ledgerOf(downstream string) (l ledger) {
 	slices.SortFunc(l.retries, func(a, b spending) int { return a.at.Compare(b.at) })
 	slices.SortFunc(l.firsts, time.Time.Compare)
 	l.workers = len(began)
-	for _, at := range began {
-		l.begun = append(l.begun, at)
-	}
+	l.begun = slices.Collect(maps.Values(began))
+	l.suffer(c.faults, slices.Collect(maps.Keys(began)))
+	return l
+}
+
+// suffer notes what faults allow: workers that began again, or counted wrong.
+func (l *ledger) suffer(fs faults, workers []string) {
 	var miscounted []interval
-	for _, f := range c.faults {
+	for _, f := range fs {
 		// Workers may have miscounted each other: one ended, was away, or not heard of.
 		// A leader that steps down keeps nobody from hearing another.
 		if f.someWorker || f.servers && f.For > linger {
 			miscounted = append(miscounted, interval{f.At, f.At.Add(f.For + census)})
 		}
-		l.begun = append(l.begun, f.begins(slices.Collect(maps.Keys(began)))...)
+		l.begun = append(l.begun, f.begins(workers)...)
 	}
 	for _, at := range l.begun {
 		miscounted = append(miscounted, interval{at.Add(-census), at.Add(census)})
 	}
 	slices.SortFunc(l.begun, time.Time.Compare)
 	l.unsure = merged(miscounted)
-	return l
 }
 
 // begins is when workers begin again after a fault that ended them, one each.
@@ -202,9 +205,9 @@ const taskRetries = 5
 
 // tasks checks what the jobs of each task had together (I4).
 func (c *checker) tasks() {
-	for task, stories := range c.tasked {
+	for _, task := range slices.Sorted(maps.Keys(c.tasked)) {
 		n := 0
-		for _, s := range stories {
+		for _, s := range c.tasked[task] {
 			for i := range s.calls {
 				if s.retried(i) {
 					n++

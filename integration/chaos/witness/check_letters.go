@@ -147,9 +147,10 @@ func (c *checker) couldExpire(s *story, l Letter, last entry) bool {
 	return !over.Add(clockSlack).Before(first)
 }
 
-// clockSlack is by how much the clock of a process may be ahead of the server's:
-// it is the latest that this can show, so as long as the question took.
-const clockSlack = 250 * time.Millisecond
+// clockSlack is by how much the clock of a process may be ahead of the server's: it
+// is the latest that this can show, so by as long as its quickest question took, on
+// a busy machine.
+const clockSlack = 500 * time.Millisecond
 
 // taskUsed is how many retries of a task were planned, or may have been by a worker
 // that a fault kept from recording it.

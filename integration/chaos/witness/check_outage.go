@@ -81,10 +81,10 @@ func trips(calls []*Call, at time.Time) bool {
 	failed, good := 0, 0
 	for i := len(calls) - 1; i >= 0 && at.Sub(calls[i].Began) < breakerWindow+2*inFlight; i-- {
 		switch recent := at.Sub(calls[i].Began) < breakerWindow-inFlight; {
-		case calls[i].Answer.Class != outage:
-			good++
-		case recent:
+		case calls[i].Answer.Class == outage && recent:
 			failed++
+		case calls[i].Answer.Status > 0 && calls[i].Answer.Status < 429:
+			good++
 		}
 	}
 	return failed >= breakerCalls && failed > good

@@ -2,6 +2,7 @@ package witness
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -59,9 +60,9 @@ type turn struct{ planned, called time.Time }
 // No fault excuses that: a place that came to nothing is wasted.
 func (c *checker) rates() {
 	rate := c.e.UserRate
-	for user, stories := range c.users {
+	for _, user := range slices.Sorted(maps.Keys(c.users)) {
 		var turns []turn
-		for _, s := range stories {
+		for _, s := range c.users[user] {
 			turns = append(turns, c.turns(s)...)
 		}
 		if window := rate.over(turns); window != "" {

@@ -45,7 +45,7 @@ func (r Rate) String() string {
 
 // UserRate is that of a run which is not about load: less than the program's, so
 // that users reach it.
-func UserRate() Rate { return Rate{PerSecond: 0.3, Burst: 3} }
+func UserRate() Rate { return Rate{PerSecond: 0.5, Burst: 5} }
 
 // kinds are those of the run. Three downstreams, each with kinds of its own, are
 // one process.

@@ -155,7 +155,7 @@ func TestARestartedPublisherPublishesTheSameKeyAgain(t *testing.T) {
 }
 
 // life is one life of a downstream.
-func life(t *testing.T, seed uint64, path string) (url string, end func()) {
+func life(t *testing.T, cfg DownstreamConfig) (url string, end func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -163,7 +163,7 @@ func life(t *testing.T, seed uint64, path string) (url string, end func()) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- serveDownstream(ctx, DownstreamConfig{Seed: seed, Log: path}, l) }()
+	go func() { ended <- serveDownstream(ctx, cfg, l) }()
 	return "http://" + l.Addr().String(), func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -210,7 +210,7 @@ func meets(t *testing.T, seed uint64, kind, class string) string {
 func TestADownstreamRemembersKeysAndCallsOverItsEnd(t *testing.T) {
 	const seed = 5
 	path := filepath.Join(t.TempDir(), "log")
-	url, end := life(t, seed, path)
+	url, end := life(t, DownstreamConfig{Seed: seed, Log: path})
 	dropped, flaked, posted := meets(t, seed, "pay.charge", drops), meets(t, seed, "mail.send", flaky), meets(t, seed, "pay.hook", good)
 	if status, _ := post(t, url, "pay.charge", dropped); status != 0 {
 		t.Errorf("a call that is dropped was answered %d", status)
@@ -220,7 +220,14 @@ func TestADownstreamRemembersKeysAndCallsOverItsEnd(t *testing.T) {
 	}
 	_, first := post(t, url, "pay.hook", posted)
 	end()
-	url, end = life(t, seed, path)
+	url, end = life(t, DownstreamConfig{Seed: seed, Log: path, Outage: true})
+	for _, id := range []string{dropped, posted} { // has no effect, and takes no turn
+		if status, _ := post(t, url, "pay.charge", id); status != 503 {
+			t.Errorf("in an outage a call is answered %d", status)
+		}
+	}
+	end()
+	url, end = life(t, DownstreamConfig{Seed: seed, Log: path})
 	status, body := post(t, url, "pay.charge", dropped)
 	if want := "receipt 1 of pay.charge/" + dropped; status != 200 || body != want {
 		t.Errorf("a known key is answered %d %q, want %q", status, body, want)

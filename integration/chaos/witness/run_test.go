@@ -124,7 +124,7 @@ func TestARunOfAProgramThatIsWrongIsFound(t *testing.T) {
 			UserRate().String(), Rate{1000, 1000}.String()).Replace(config)
 		return config + "downstreams:\n  mail: {ratio: 1, floor: 1000, cap: 1000}\n  pay: {ratio: 1, floor: 1000, cap: 1000}\n  model: {ratio: 1, floor: 1000, cap: 1000}\n"
 	})
-	for _, what := range []string{"I1 mail.report.", "I2 mail.report.", "I2 pay.hook.", "I3 mail.send."} {
+	for _, what := range []string{"I1 mail.report.", "I2 mail.report.", "I2 pay.hook.", "I3 mail.send.", "I8 user "} {
 		if !slices.ContainsFunc(r.Violations, func(v string) bool { return strings.HasPrefix(v, what) }) {
 			t.Errorf("no violation begins with %s", what)
 		}

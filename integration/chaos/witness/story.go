@@ -38,21 +38,7 @@ func stories(e *Evidence) map[string]*story {
 		return all[key]
 	}
 	for _, p := range e.Published {
-		s := of(p.Line.Kind, p.Line.ID)
-		switch p.Line.What {
-		case Trying:
-			s.tries = append(s.tries, p)
-			s.sent++
-			s.stored[p.Line.Payload]++
-		case Acked:
-			s.acks = append(s.acks, p)
-			if p.Line.Duplicate { // of a message that was stored before, or of none
-				s.stored[p.Line.Payload]--
-			}
-		case Refused:
-			s.refusals++
-			s.stored[p.Line.Payload]--
-		}
+		of(p.Line.Kind, p.Line.ID).hear(p)
 	}
 	for i := range e.Calls {
 		s := of(e.Calls[i].Kind, e.Calls[i].ID)
@@ -74,6 +60,24 @@ func stories(e *Evidence) map[string]*story {
 		s.tries = slices.DeleteFunc(s.tries, func(p Said[Published]) bool { return s.stored[p.Line.Payload] < 1 })
 	}
 	return all
+}
+
+// hear takes in what a publisher said of the key.
+func (s *story) hear(p Said[Published]) {
+	switch p.Line.What {
+	case Trying:
+		s.tries = append(s.tries, p)
+		s.sent++
+		s.stored[p.Line.Payload]++
+	case Acked:
+		s.acks = append(s.acks, p)
+		if p.Line.Duplicate { // of a message that was stored before, or of none
+			s.stored[p.Line.Payload]--
+		}
+	case Refused:
+		s.refusals++
+		s.stored[p.Line.Payload]--
+	}
 }
 
 // messages is how many of the key may have been stored.
