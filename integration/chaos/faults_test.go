@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // What a seed draws stays what it is, so that a run that was reported can be
@@ -164,5 +166,28 @@ func TestEveryThirdSeedIsBuiltWithTheRaceDetector(t *testing.T) {
 	}
 	if s := (series{seeds: 2, plan: plan{Seed: 2}}); !s.raced() {
 		t.Error("seeds 2 and 3 are built without it, want with it for 3")
+	}
+}
+
+func TestAClusterIsWholeOnceEachReplicaHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	seen := caughtUp{}
+	replica := func(current, offline bool) *jetstream.ClusterInfo {
+		return &jetstream.ClusterInfo{Leader: "nats1", Replicas: []*jetstream.PeerInfo{{Name: "nats2", Current: current, Offline: offline}}}
+	}
+	for _, c := range []struct {
+		name  string
+		info  *jetstream.ClusterInfo
+		whole bool
+	}{
+		{"nobody leads", &jetstream.ClusterInfo{}, false},
+		{"a replica is behind", replica(false, false), false},
+		{"it has caught up", replica(true, false), true},
+		{"it is behind again, as jobs come", replica(false, false), true},
+		{"it is offline", replica(true, true), false},
+	} {
+		if err := seen.look("MULLIGAN_JOBS", c.info); (err == nil) != c.whole {
+			t.Errorf("%s: got %v, want whole: %v", c.name, err, c.whole)
+		}
 	}
 }
