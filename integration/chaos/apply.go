@@ -118,7 +118,7 @@ func (r *rig) silenced(ctx context.Context, f fault) error {
 	for _, w := range f.ways() {
 		errs = append(errs, w.heal(always))
 	}
-	return errors.Join(append(errs, noticed(always, f.ways()))...)
+	return errors.Join(append(errs, noticed(always, f.ways(), f.For))...)
 }
 
 // ways are those that a fault silences.

@@ -59,8 +59,8 @@ func drafts() []draft {
 		{"terminate", 8, func(r *rand.Rand, f *fault) { f.Target, f.For = pick(r, everyone()), within(r, 0, 3) }},
 		{"freeze", 10, drawFreeze},
 		{"step down", 14, drawStepDown},
-		{"cut", 14, drawCut},
-		{"isolate", 8, drawIsolate},
+		{"cut", 20, drawCut},
+		{"isolate", 10, drawIsolate},
 		{"slow", 6, func(r *rand.Rand, f *fault) {
 			f.Target, f.For = pick(r, slices.Concat(servers(), workers(), schedulers())), within(r, 4, 12)
 			f.With = pick(r, []string{"256kbit", "1mbit", "4mbit"})

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // What a seed draws stays what it is, so that a run that was reported can be
@@ -21,18 +23,18 @@ func TestASeedDrawsTheSameFaultsForEver(t *testing.T) {
 		got = append(got, strings.TrimSpace(fmt.Sprintf("%v %v for %v", f.At, strings.Join(strings.Fields(f.String()), " "), f.For)))
 	}
 	want := []string{
+		"2.5s step down stream KV_mulligan_kinds for 0s",
+		"4.1s kill operator for 7.6s",
 		"10.4s freeze downstream for 2.1s",
+		"10.9s cut nats3 nats1 for 5.9s",
 		"12.9s isolate worker1 all servers for 11.6s",
 		"15.2s kill publisher2 for 1s",
 		"17.5s reset links nats1 for 0s",
-		"21.8s cut other way nats1 nats2 for 13.4s",
-		"22.7s outage downstream 503 for 8.4s",
-		"25.3s step down consumer 5 MULLIGAN_RETRIES for 0s",
-		"25.9s kill nats2 for 1.4s",
-		"27.3s step down stream MULLIGAN_RETRIES for 0s",
-		"33.6s kill downstream for 4.9s",
-		"46.6s step down consumer 5 MULLIGAN_JOBS for 0s",
+		"18.5s isolate worker3 all servers for 35.4s",
+		"26.4s step down consumer 3 MULLIGAN_RETRIES for 0s",
+		"38.3s cut other way scheduler2 its server for 10.4s",
 		"48.7s freeze api for 7.4s",
+		"56.5s reset consumer consumer 7 MULLIGAN_JOBS for 0s",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("seed 7 draws\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -164,5 +166,28 @@ func TestEveryThirdSeedIsBuiltWithTheRaceDetector(t *testing.T) {
 	}
 	if s := (series{seeds: 2, plan: plan{Seed: 2}}); !s.raced() {
 		t.Error("seeds 2 and 3 are built without it, want with it for 3")
+	}
+}
+
+func TestAClusterIsWholeOnceEachReplicaHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	seen := caughtUp{}
+	replica := func(current, offline bool) *jetstream.ClusterInfo {
+		return &jetstream.ClusterInfo{Leader: "nats1", Replicas: []*jetstream.PeerInfo{{Name: "nats2", Current: current, Offline: offline}}}
+	}
+	for _, c := range []struct {
+		name  string
+		info  *jetstream.ClusterInfo
+		whole bool
+	}{
+		{"nobody leads", &jetstream.ClusterInfo{}, false},
+		{"a replica is behind", replica(false, false), false},
+		{"it has caught up", replica(true, false), true},
+		{"it is behind again, as jobs come", replica(false, false), true},
+		{"it is offline", replica(true, true), false},
+	} {
+		if err := seen.look("MULLIGAN_JOBS", c.info); (err == nil) != c.whole {
+			t.Errorf("%s: got %v, want whole: %v", c.name, err, c.whole)
+		}
 	}
 }

@@ -25,16 +25,16 @@ const (
 // healed makes sure that all is as it was before: nobody is cut off or slow, and
 // the cluster is whole within a time.
 func (r *rig) healed(ctx context.Context) error {
-	err := connected(ctx)
-	ctx, cancel := context.WithTimeout(ctx, healWait)
-	defer cancel()
-	for {
-		ill := r.whole(ctx)
+	errs, seen := []error{connected(ctx)}, caughtUp{}
+	for deadline := time.Now().Add(healWait); ; {
+		looking, cancel := context.WithTimeout(ctx, 10*time.Second)
+		ill := r.whole(looking, seen)
+		cancel()
 		if ill == nil {
-			return err
+			return errors.Join(errs...)
 		}
-		if ctx.Err() != nil {
-			return errors.Join(err, fmt.Errorf("not healed within %v: %w", healWait, ill))
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return errors.Join(append(errs, fmt.Errorf("not healed within %v: %w", healWait, ill))...)
 		}
 		wait(ctx, 500*time.Millisecond)
 	}
@@ -55,9 +55,13 @@ func connected(ctx context.Context) error {
 	return nil
 }
 
+// caughtUp are the replicas that have been seen to have all that their leader has,
+// by what they are of. While jobs are published each is behind now and then.
+type caughtUp map[string]bool
+
 // whole says what the cluster lacks: a stream or a consumer without a leader or
-// with a replica that is behind, or one stream too many.
-func (c cluster) whole(ctx context.Context) error {
+// with a replica that never caught up, or one stream too many.
+func (c cluster) whole(ctx context.Context, seen caughtUp) error {
 	known := append(streams(), "MULLIGAN_EVENTS")
 	names := c.js.StreamNames(ctx)
 	for name := range names.Name() {
@@ -68,59 +72,57 @@ func (c cluster) whole(ctx context.Context) error {
 	if err := names.Err(); err != nil {
 		return err
 	}
+	var ill []error
 	for _, name := range known {
 		asking, cancel := context.WithTimeout(ctx, 4*time.Second)
 		s, err := c.js.Stream(asking, name)
 		cancel()
 		if err != nil {
-			return fmt.Errorf("stream %s: %w", name, err)
+			ill = append(ill, fmt.Errorf("stream %s: %w", name, err))
+			continue
 		}
-		if err := current(name, s.CachedInfo().Cluster); err != nil {
-			return err
-		}
-		if err := c.consumersWhole(ctx, s); err != nil {
-			return err
-		}
+		ill = append(ill, seen.look(name, s.CachedInfo().Cluster), c.consumersWhole(ctx, s, seen))
 	}
-	return nil
+	return errors.Join(ill...)
 }
 
 // consumersWhole is whole for the consumers of a stream. The list of their names
 // also has those that nobody leads.
-func (c cluster) consumersWhole(ctx context.Context, s jetstream.Stream) error {
+func (c cluster) consumersWhole(ctx context.Context, s jetstream.Stream, seen caughtUp) error {
 	stream := s.CachedInfo().Config.Name
 	all, err := c.consumers(ctx, stream)
 	if err != nil {
 		return fmt.Errorf("consumers of %s: %w", stream, err)
 	}
-	led := map[string]bool{}
+	led, ill := map[string]bool{}, []error(nil)
 	for _, info := range all {
 		led[info.Name] = true
-		if err := current(stream+" "+info.Name, info.Cluster); err != nil {
-			return err
-		}
+		ill = append(ill, seen.look(stream+" "+info.Name, info.Cluster))
 	}
 	names := s.ConsumerNames(ctx)
 	for name := range names.Name() {
 		if !led[name] {
-			return fmt.Errorf("%s %s has no leader", stream, name)
+			ill = append(ill, fmt.Errorf("%s %s has no leader", stream, name))
 		}
 	}
-	return names.Err()
+	return errors.Join(append(ill, names.Err())...)
 }
 
-// current says what is not as it should be of a stream or consumer. Those that
-// are of a connection, and in one place, have no replicas.
-func current(of string, c *jetstream.ClusterInfo) error {
+// look says what is not as it should be of a stream or consumer. Those that are
+// of a connection, and in one place, have no replicas.
+func (seen caughtUp) look(of string, c *jetstream.ClusterInfo) error {
 	if c == nil || c.Leader == "" {
 		return errors.New(of + " has no leader")
 	}
+	var ill error
 	for _, p := range c.Replicas {
-		if !p.Current || p.Offline {
-			return fmt.Errorf("%s: %s is behind by %d", of, p.Name, p.Lag)
+		replica := of + " on " + p.Name
+		seen[replica] = seen[replica] || p.Current
+		if p.Offline || !seen[replica] {
+			ill = fmt.Errorf("%s is behind by %d, offline: %v", replica, p.Lag, p.Offline)
 		}
 	}
-	return nil
+	return ill
 }
 
 // allCall returns once each worker has made a call after a time; an error names

@@ -103,10 +103,11 @@ func (w way) heal(ctx context.Context) error {
 	return sh(ctx, fmt.Sprintf("ip -n %s neigh del %s dev %s", w.from, address(w.to), link))
 }
 
-// stalled reports whether a connection between two places still waits for an
-// answer to what it has sent again: TCP waits twice as long each time.
+// stalled reports whether a connection between two places, also one that was
+// closed, still waits for an answer to what it has sent again: TCP waits twice as
+// long each time.
 func (w way) stalled(ctx context.Context) bool {
-	out, err := exec.CommandContext(ctx, "ss", "-N", w.from, "-tnoH", "state", "established", "dst", address(w.to)).Output()
+	out, err := exec.CommandContext(ctx, "ss", "-N", w.from, "-tnoH", "state", "connected", "dst", address(w.to)).Output()
 	return err != nil || sentAgain(string(out))
 }
 
@@ -127,22 +128,26 @@ const patience = 5 * time.Second
 
 // noticed returns when all connections of ways that were healed go on. What waits
 // for longer is reset on both sides, so that nobody waits for as long as it was
-// silent.
-func noticed(ctx context.Context, ways []way) error {
-	deadline := time.Now().Add(patience)
-	left := slices.Clone(ways)
-	for {
-		left = slices.DeleteFunc(left, func(w way) bool { return !w.stalled(ctx) })
-		if len(left) == 0 || time.Now().After(deadline) {
-			break
-		}
-		wait(ctx, 250*time.Millisecond)
-	}
+// silent. What was closed meanwhile cannot be reset, and may arrive as late as that.
+func noticed(ctx context.Context, ways []way, silent time.Duration) error {
+	left := allNoticed(ctx, ways, patience)
 	var errs []error
 	for _, w := range left {
 		errs = append(errs, sh(ctx, "ss -N "+w.from+" -t -K dst "+address(w.to)), sh(ctx, "ss -N "+w.to+" -t -K dst "+address(w.from)))
 	}
+	allNoticed(ctx, left, silent)
 	return errors.Join(errs...)
+}
+
+// allNoticed returns the ways that are still stalled after a time.
+func allNoticed(ctx context.Context, left []way, within time.Duration) []way {
+	for deadline := time.Now().Add(within); ; {
+		left = slices.DeleteFunc(slices.Clone(left), func(w way) bool { return !w.stalled(ctx) })
+		if len(left) == 0 || time.Now().After(deadline) {
+			return left
+		}
+		wait(ctx, 250*time.Millisecond)
+	}
 }
 
 // serverOf is the server that a client is connected to.
