@@ -15,6 +15,7 @@ import (
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 	"github.com/mulligan-queue/mulligan/internal/pull"
+	"github.com/mulligan-queue/mulligan/internal/watch"
 )
 
 const (
@@ -53,11 +54,8 @@ type source struct {
 	messages *pull.Source
 	pulled   chan *delivery
 
-	reached   uint64 // deliveries of the consumer, when the worker began
-	pulls     pulls
-	mended    time.Time             // when that was last tried
-	delivered uint64                // by the consumer, when it was looked at
-	stuck     atomic.Pointer[Stuck] // nil while no jobs wait in vain
+	watch   watch.Watch
+	reached uint64 // deliveries of the consumer, when the worker began
 
 	mu    sync.Mutex
 	began time.Time  // when the consumer last began anew, as far as is known
@@ -98,6 +96,8 @@ func (l *lane) source(q mulligan.Queue) *source {
 	// All its loops together never pull more than this ahead, so sending never blocks.
 	s := &source{Queue: q, lane: l, messages: pull.From(l.w.js, q.Stream, q.Durable), pulled: make(chan *delivery, 4*maxPull)}
 	s.moved = sync.NewCond(&s.mu)
+	s.watch = watch.Watch{Conn: l.w.Conn, JS: l.w.js, Log: l.w.Log.With().Str("downstream", l.downstream).Logger(), Stream: q.Stream, Durable: q.Durable,
+		Own: s.own, Filters: s.filters, Mend: func(ctx context.Context) (bool, error) { return l.w.mend(ctx, l.downstream) }}
 	return s
 }
 
@@ -247,9 +247,9 @@ func (l *lane) pullDue(ctx context.Context) {
 // fetch pulls up to n messages and hands each to take before it is in stock.
 // What arrives after ctx has ended is given back.
 func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *delivery)) error {
-	s.pulls.begin()
+	s.watch.Pulls.Begin()
 	err := s.messages.Each(n, pullWait, func(msg *nats.Msg) {
-		s.pulls.brought()
+		s.watch.Pulls.Brought()
 		d := s.open(msg, time.Now())
 		if !l.w.hand.add(d) {
 			return
@@ -266,7 +266,7 @@ func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *deliver
 			l.giveBack(d, "shutdown")
 		}
 	})
-	s.pulls.end(err)
+	s.watch.Pulls.End(err)
 	return err
 }
 
@@ -279,7 +279,8 @@ func (l *lane) recover(ctx context.Context, s *source, err error, fails int) int
 	fails++
 	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
 		s.beginsAnew()
-		err = errors.Join(err, l.w.mend(ctx, l.downstream))
+		_, failed := l.w.mend(ctx, l.downstream)
+		err = errors.Join(err, failed)
 	}
 	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.Stream).Msg("pull; trying again")
 	_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))
