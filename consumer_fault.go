@@ -122,8 +122,8 @@ type Passed struct {
 // after a reset to a place ahead. One acknowledged just now may still lie there for
 // a moment: only what [Passed.Stays] was passed over.
 //
-// It asks from the stream's beginning: for a kind without messages the server knows
-// at once that there are none. From any later place it would read the others'.
+// It asks from the stream's beginning: from there the server knows at once of a kind
+// that it has no messages. From a later place it goes through all others' to say so.
 func PassedOver(ctx context.Context, js jetstream.JetStream, info *jetstream.ConsumerInfo) (Passed, error) {
 	ctx, cancel := context.WithTimeout(ctx, passedWait)
 	defer cancel()

@@ -145,14 +145,18 @@ func (w *Watch) info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 }
 
 // passed is the subject of a job that the consumer has passed over: that seemed so
-// at the look before, and still lies there. Without an answer the next look asks
-// again.
+// at the look before, and still lies there. Without an answer it is as it was, and
+// the next look asks again.
 func (w *Watch) passed(ctx context.Context, info *jetstream.ConsumerInfo) (subject string) {
 	if w.suspect.Seq != 0 {
 		within, cancel := context.WithTimeout(ctx, answerWait)
 		defer cancel()
-		if stays, err := w.suspect.Stays(within, w.JS); stays || err != nil {
+		stays, err := w.suspect.Stays(within, w.JS)
+		if was := w.Stuck(); stays || err != nil && was != nil && was.Why == stuckPassed {
 			return w.suspect.Subject
+		}
+		if err != nil {
+			return ""
 		}
 	}
 	w.suspect, _ = mulligan.PassedOver(ctx, w.JS, info)
