@@ -110,46 +110,77 @@ func (c consumerSpec) rivals(ctx context.Context, js jetstream.JetStream, refusa
 	return refusal
 }
 
-// PassedOver returns the subject of a message that a consumer will never deliver,
-// or nothing: all up to its ack floor is acknowledged, so what lies there has been
-// passed over, after a reset to a place ahead. A message acknowledged just now may
-// seem to be one for a moment.
-func PassedOver(ctx context.Context, js jetstream.JetStream, info *jetstream.ConsumerInfo) (subject string, err error) {
+// A Passed is a message that a consumer seems to have passed over; the zero Passed
+// is none.
+type Passed struct {
+	Stream, Subject string
+	Seq             uint64
+}
+
+// PassedOver returns a message that a consumer will never deliver, if there is one:
+// all up to its ack floor is acknowledged, so what lies there has been passed over,
+// after a reset to a place ahead. One acknowledged just now may still lie there for
+// a moment: only what [Passed.Stays] was passed over.
+//
+// It asks from the stream's beginning: from there the server knows at once of a kind
+// that it has no messages. From a later place it goes through all others' to say so.
+func PassedOver(ctx context.Context, js jetstream.JetStream, info *jetstream.ConsumerInfo) (Passed, error) {
+	ctx, cancel := context.WithTimeout(ctx, passedWait)
+	defer cancel()
 	s, err := js.Stream(ctx, info.Stream)
 	if err != nil {
-		return "", err
+		return Passed{}, err
 	}
 	floor := info.AckFloor.Stream
 	if state := s.CachedInfo().State; state.Msgs == 0 || state.FirstSeq > floor {
-		return "", nil
+		return Passed{}, nil
 	}
 	for _, f := range filtersOf(info.Config) {
 		m, err := getMsg(ctx, js, info.Stream, msgAsk{Seq: 1, NextFor: f})
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
 		case err != nil:
-			return "", err
+			return Passed{}, err
 		case m.Sequence <= floor:
-			return m.Subject, nil
+			return Passed{info.Stream, m.Subject, m.Sequence}, nil
 		}
 	}
-	return "", nil
+	return Passed{}, nil
 }
 
-// rescue adopts what the consumer has passed over.
-func (c consumerSpec) rescue(ctx context.Context, js jetstream.JetStream, info *jetstream.ConsumerInfo) error {
-	subject, err := PassedOver(ctx, js, info)
-	if err != nil || subject == "" {
-		return err
+// Stays reports whether the message still lies there. Ask [SettleWait] after it was
+// found.
+func (p Passed) Stays(ctx context.Context, js jetstream.JetStream) (bool, error) {
+	_, err := getMsg(ctx, js, p.Stream, msgAsk{Seq: p.Seq})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
 	}
-	// What was acknowledged just before is gone by then.
-	if err := pause.For(ctx, settleWait); err != nil {
-		return err
-	}
-	return c.adopt(ctx, js, c.filters, info.AckFloor.Stream)
+	return err == nil, err
 }
 
-const settleWait = 2 * time.Second // for the stream to remove what is acknowledged
+const (
+	// SettleWait is how long a stream takes, at most, to remove what is acknowledged.
+	SettleWait = 2 * time.Second
+	passedWait = 5 * time.Second // for all questions of one look
+)
+
+// rescue adopts what the consumer has passed over, and reports whether there was
+// any.
+func (c consumerSpec) rescue(ctx context.Context, js jetstream.JetStream, info *jetstream.ConsumerInfo) (rescued bool, err error) {
+	own := *info
+	own.Config = c.config() // not what was another's before
+	found, err := PassedOver(ctx, js, &own)
+	if err != nil || found == (Passed{}) {
+		return false, err
+	}
+	if err := pause.For(ctx, SettleWait); err != nil {
+		return false, err
+	}
+	if stays, err := found.Stays(ctx, js); !stays {
+		return false, err
+	}
+	return true, c.adopt(ctx, js, c.filters, info.AckFloor.Stream)
+}
 
 // remake deletes a consumer that cannot be changed in place, and makes it again,
 // which has everything delivered again that is not acknowledged. So it does this

@@ -2,7 +2,9 @@ package mulligan_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -109,5 +111,84 @@ func TestAConsumerIsMadeAnewOnlyWhileNothingIsInHand(t *testing.T) {
 	}
 	if got := take(t, consumer(t, e, e.Topology.FreshQueue(mulligan.DefaultDownstream))); len(got) != 1 {
 		t.Errorf("the consumer that was made anew delivers %q, want b alone", got)
+	}
+}
+
+// ahead resets a consumer to behind all that its stream holds.
+func ahead(t *testing.T, e *natstest.Env, q mulligan.Queue) {
+	t.Helper()
+	s, err := e.JS.Stream(t.Context(), q.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ResetConsumerToSequence(t.Context(), q.Durable, s.CachedInfo().State.LastSeq+1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSpentJobsThatWerePassedOverAreHandedOutAgain(t *testing.T) {
+	e := provisioned(t)
+	q := e.Topology.SpentQueue()
+	put(t, e, mulligan.Subject(q.Root, "email.send", "a"))
+	ahead(t, e, q)
+	for _, want := range []bool{true, false} {
+		if mended, err := e.Topology.MendScheduler(t.Context(), e.JS); mended != want || err != nil {
+			t.Fatalf("mended is %v, %v; want %v", mended, err, want)
+		}
+	}
+	m, err := consumer(t, e, q).Next(jetstream.FetchMaxWait(5 * time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := mulligan.Subject(q.Root, "email.send", "a"); m.Subject() != want {
+		t.Errorf("got %s, want %s", m.Subject(), want)
+	}
+}
+
+// What was acknowledged lies in the stream for a moment more, below the place that
+// its consumer has reached. It is not passed over.
+func TestAJobThatIsJustBeingRemovedIsNotPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := natstest.InBubble(t)
+		e.Provision(t, mulligan.Topology{})
+		declare(t, e, mulligan.Kind{Name: "email.send", Effect: mulligan.Keyed, Downstream: mulligan.DefaultDownstream})
+		publish(t, e, "email.send", "a", "{}")
+		ahead(t, e, e.Topology.FreshQueue(mulligan.DefaultDownstream))
+		s, err := e.JS.Stream(t.Context(), e.Topology.JobsStream())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var remover sync.WaitGroup
+		remover.Go(func() {
+			time.Sleep(mulligan.SettleWait / 2)
+			if err := s.DeleteMsg(t.Context(), s.CachedInfo().State.LastSeq); err != nil {
+				t.Error(err)
+			}
+		})
+		mended, err := e.Topology.MendConsumers(t.Context(), e.JS, []string{mulligan.DefaultDownstream})
+		remover.Wait()
+		if c := e.Account(t); mended || err != nil || c.Held() != 0 {
+			t.Errorf("mended is %v, %v, and there is %+v; want nothing to do", mended, err, c)
+		}
+	})
+}
+
+func TestOneQueueThatCannotBeMadeLeavesTheOthersNoWorse(t *testing.T) {
+	e := provisioned(t, mulligan.Kind{Name: "email.send", Effect: mulligan.Keyed, Downstream: mulligan.DefaultDownstream})
+	ctx, due, fresh := t.Context(), e.Topology.DueQueue(mulligan.DefaultDownstream), e.Topology.FreshQueue(mulligan.DefaultDownstream)
+	if err := e.JS.DeleteConsumer(ctx, due.Stream, due.Durable); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.JS.CreateConsumer(ctx, due.Stream, jetstream.ConsumerConfig{Durable: "debug", FilterSubject: due.Root + ".>", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, e, "email.send", "a", "{}")
+	ahead(t, e, fresh)
+	mended, err := e.Topology.MendConsumers(ctx, e.JS, []string{mulligan.DefaultDownstream})
+	if !mended || err == nil || !strings.Contains(err.Error(), "nats consumer rm MULLIGAN_RETRIES debug") {
+		t.Errorf("mended is %v, %v; want the other queues mended, and the stranger named", mended, err)
+	}
+	if got := take(t, consumer(t, e, e.Topology.DeferredQueue(mulligan.DefaultDownstream))); len(got) != 1 {
+		t.Errorf("got %q, want the job that the third queue had passed over", got)
 	}
 }

@@ -66,6 +66,11 @@ func (t Topology) DueQueue(downstream string) Queue {
 	return Queue{t.RetriesStream(), DurableName(downstream), t.DueRoot()}
 }
 
+// SpentQueue has the spent jobs, for the schedulers.
+func (t Topology) SpentQueue() Queue {
+	return Queue{t.RetriesStream(), SchedulerConsumer, t.SpentRoot()}
+}
+
 // Queues are all of a downstream: what is adopted from one goes to one before it.
 func (t Topology) Queues(downstream string) []Queue {
 	return []Queue{t.DueQueue(downstream), t.DeferredQueue(downstream), t.FreshQueue(downstream)}
@@ -74,12 +79,15 @@ func (t Topology) Queues(downstream string) []Queue {
 // Filter matches the subjects of a kind's jobs.
 func (q Queue) Filter(kind string) string { return Subject(q.Root, kind, "*") }
 
-func (t Topology) ensureScheduler(ctx context.Context, js jetstream.JetStream) error {
-	c := consumerSpec{Queue: Queue{Stream: t.RetriesStream(), Durable: SchedulerConsumer}, filters: []string{t.SpentRoot() + ".>"}}
-	if err := c.ensure(ctx, js); err != nil {
-		return fmt.Errorf("ensure consumer %s: %w", SchedulerConsumer, err)
+// MendScheduler makes the schedulers' consumer if there is none, and puts it right
+// as [Topology.EnsureConsumers] does the others. It reports whether there was
+// anything to do.
+func (t Topology) MendScheduler(ctx context.Context, js jetstream.JetStream) (mended bool, err error) {
+	c := consumerSpec{Queue: t.SpentQueue(), back: t.SpentRoot(), filters: []string{t.SpentRoot() + ".>"}}
+	if mended, err = c.ensure(ctx, js); err != nil {
+		return mended, fmt.Errorf("ensure consumer %s: %w", SchedulerConsumer, err)
 	}
-	return nil
+	return mended, nil
 }
 
 // EnsureConsumers makes the queues of each downstream cover all kinds declared
@@ -88,33 +96,47 @@ func (t Topology) ensureScheduler(ctx context.Context, js jetstream.JetStream) e
 // filters. One that cannot be is made anew, but only while nobody has anything of
 // it in hand. A pause stays. Call it after [Topology.Declare].
 func (t Topology) EnsureConsumers(ctx context.Context, js jetstream.JetStream, downstreams []string) error {
-	return t.alone(ctx, js, func(ctx context.Context) error { return t.ensureConsumers(ctx, js, downstreams) })
+	_, err := t.MendConsumers(ctx, js, downstreams)
+	return err
 }
 
-func (t Topology) ensureConsumers(ctx context.Context, js jetstream.JetStream, downstreams []string) error {
+// MendConsumers is EnsureConsumers, and reports whether there was anything to do.
+func (t Topology) MendConsumers(ctx context.Context, js jetstream.JetStream, downstreams []string) (mended bool, err error) {
+	err = t.alone(ctx, js, func(ctx context.Context) error {
+		mended, err = t.ensureConsumers(ctx, js, downstreams)
+		return err
+	})
+	return mended, err
+}
+
+func (t Topology) ensureConsumers(ctx context.Context, js jetstream.JetStream, downstreams []string) (changed bool, err error) {
 	const tries = 10 // each further one is owed to a process that declared kinds meanwhile
 	for range tries {
 		kinds, err := t.Kinds(ctx, js)
 		if err != nil {
-			return err
+			return changed, err
 		}
+		var failed error
 		for _, d := range downstreams {
-			if err := t.ensureDownstream(ctx, js, d, kinds); err != nil {
-				return fmt.Errorf("ensure consumers of downstream %s: %w", d, err)
+			did, err := t.ensureDownstream(ctx, js, d, kinds)
+			changed = changed || did
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("ensure consumers of downstream %s: %w", d, err))
 			}
 		}
-		again, err := t.Kinds(ctx, js)
-		if err != nil {
-			return err
+		if failed != nil {
+			return changed, failed
 		}
-		if slices.Equal(kinds, again) {
-			return nil
+		again, err := t.Kinds(ctx, js)
+		if err != nil || slices.Equal(kinds, again) {
+			return changed, err
 		}
 	}
-	return errors.New("ensure consumers: the declared kinds keep changing; are workers with different declarations fighting?")
+	return changed, errors.New("ensure consumers: the declared kinds keep changing; are workers with different declarations fighting?")
 }
 
-func (t Topology) ensureDownstream(ctx context.Context, js jetstream.JetStream, downstream string, kinds []Kind) error {
+// ensureDownstream ensures each queue, also when it cannot ensure another.
+func (t Topology) ensureDownstream(ctx context.Context, js jetstream.JetStream, downstream string, kinds []Kind) (changed bool, failed error) {
 	for _, q := range t.Queues(downstream) {
 		c := consumerSpec{Queue: q, downstream: downstream, back: q.Root}
 		if q.Stream == t.JobsStream() {
@@ -125,14 +147,19 @@ func (t Topology) ensureDownstream(ctx context.Context, js jetstream.JetStream, 
 				c.filters = append(c.filters, q.Filter(k.Name))
 			}
 		}
-		if err := c.release(ctx, js); err != nil {
-			return err
+		err, did := c.release(ctx, js), false
+		if err == nil {
+			did, err = c.ensure(ctx, js)
 		}
-		if err := c.ensure(ctx, js); err != nil {
-			return err
+		changed = changed || did
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s of %s: %w", q.Durable, q.Stream, err))
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return changed, failed
 }
 
 // consumerSpec is a durable pull consumer as it should be.
@@ -160,74 +187,78 @@ func (c consumerSpec) config() jetstream.ConsumerConfig {
 	}
 }
 
-// ensure creates the consumer, or gives it the filters it lacks.
+// ensure creates the consumer, gives it the filters it lacks, and adopts what it
+// has passed over. It reports whether there was anything to do.
+func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) (changed bool, err error) {
+	have, made, err := c.find(ctx, js)
+	if err != nil || newer(have.Config) {
+		return false, err
+	}
+	if fixedFault(have.Config) != "" {
+		return true, c.remake(ctx, js, have) // a new consumer begins with the oldest message
+	}
+	updated, err := c.renew(ctx, js, have.Config)
+	if err != nil {
+		return made || updated, err
+	}
+	rescued, err := c.rescue(ctx, js, have)
+	return made || updated || rescued, err
+}
+
+// renew updates the consumer if it is not as it should be.
 //
 // A consumer never delivers what lies before the place that it has reached, so
 // a filter added to a busy one misses the jobs that were published before. They
 // are adopted; the consumer's metadata says so until that is finished, for the
 // process that comes after a crash.
-func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) error {
-	have, err := c.find(ctx, js)
-	if err != nil {
-		return err
-	}
-	cfg := have.Config
-	if newer(cfg) {
-		return nil
-	}
-	if fixedFault(cfg) != "" {
-		return c.remake(ctx, js, have) // a new consumer begins with the oldest message
-	}
+func (c consumerSpec) renew(ctx context.Context, js jetstream.JetStream, have jetstream.ConsumerConfig) (updated bool, err error) {
 	want := c.config()
-	added := slices.DeleteFunc(slices.Clone(want.FilterSubjects), func(f string) bool { return slices.Contains(filtersOf(cfg), f) })
-	pending := strings.Fields(cfg.Metadata[metaAdopt])
-	switch same := len(added) == 0 && len(pending) == 0 && sameConsumer(cfg, want); {
-	case c.downstream == "" && same:
-		return nil
-	case c.downstream == "": // a scheduler's filter never changes
-		return call.Err(ctx, "consumer.update", func() error { return update(ctx, js, c.Stream, cfg, want) })
-	case same:
-		return c.rescue(ctx, js, have)
-	}
-	for _, f := range added {
-		if !slices.Contains(pending, f) {
+	pending := strings.Fields(have.Metadata[metaAdopt])
+	for _, f := range want.FilterSubjects {
+		if !slices.Contains(filtersOf(have), f) && !slices.Contains(pending, f) {
 			pending = append(pending, f)
 		}
 	}
+	if len(pending) == 0 && sameConsumer(have, want) {
+		return false, nil
+	}
+	if len(pending) == 0 {
+		return true, call.Err(ctx, "consumer.update", func() error { return update(ctx, js, c.Stream, have, want) })
+	}
+	next := want
+	next.Metadata = maps.Clone(want.Metadata)
 	want.Metadata[metaAdopt] = strings.Join(pending, " ")
-	if err := call.Err(ctx, "adopt.begin", func() error { return update(ctx, js, c.Stream, cfg, want) }); err != nil {
-		return err
+	if err := call.Err(ctx, "adopt.begin", func() error { return update(ctx, js, c.Stream, have, want) }); err != nil {
+		return false, err
 	}
 	s, err := js.Stream(ctx, c.Stream)
 	if err != nil {
-		return err
+		return true, err
 	}
 	// Up to the stream's end, not to the place that the consumer says it has
 	// reached: it may pass over the message just behind that while its filters
 	// change.
 	if err := c.adopt(ctx, js, pending, s.CachedInfo().State.LastSeq); err != nil {
-		return err
+		return true, err
 	}
-	next := want
-	next.Metadata = maps.Clone(want.Metadata)
-	delete(next.Metadata, metaAdopt)
-	return call.Err(ctx, "adopt.end", func() error { return update(ctx, js, c.Stream, cfg, next) })
+	return true, call.Err(ctx, "adopt.end", func() error { return update(ctx, js, c.Stream, have, next) })
 }
 
 // find returns the consumer, which it makes if there is none.
-func (c consumerSpec) find(ctx context.Context, js jetstream.JetStream) (*jetstream.ConsumerInfo, error) {
-	have, err := ConsumerInfo(ctx, js, c.Stream, c.Durable)
+func (c consumerSpec) find(ctx context.Context, js jetstream.JetStream) (have *jetstream.ConsumerInfo, made bool, err error) {
+	have, err = ConsumerInfo(ctx, js, c.Stream, c.Durable)
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return have, err
+		return have, false, err
 	}
-	made, err := call.Do(ctx, "consumer.create", func() (jetstream.Consumer, error) { return js.CreateConsumer(ctx, c.Stream, c.config()) })
+	created, err := call.Do(ctx, "consumer.create", func() (jetstream.Consumer, error) { return js.CreateConsumer(ctx, c.Stream, c.config()) })
 	if errors.Is(err, jetstream.ErrConsumerExists) {
-		return ConsumerInfo(ctx, js, c.Stream, c.Durable)
+		have, err = ConsumerInfo(ctx, js, c.Stream, c.Durable)
+		return have, false, err
 	}
 	if err != nil {
-		return nil, c.rivals(ctx, js, err)
+		return nil, false, c.rivals(ctx, js, err)
 	}
-	return made.CachedInfo(), nil
+	return created.CachedInfo(), true, nil
 }
 
 // update writes what Mulligan decides about a consumer over what is there.

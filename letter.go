@@ -23,7 +23,8 @@ type Letter struct {
 	Seq uint64
 }
 
-// maxHistoryHeader bounds the history in a letter, in bytes.
+// maxHistoryHeader bounds the history in a letter, in bytes; beside long headers of
+// the job there is less room for it.
 const maxHistoryHeader = 16 << 10
 
 // Message is the letter as it is stored on subject.
@@ -40,7 +41,7 @@ func (l *Letter) Message(subject string) *nats.Msg {
 	set(headerErrorType, l.ErrorType)
 	set(headerError, clean(l.Error))
 	set(headerAttempts, strconv.Itoa(l.Attempts))
-	set(headerHistory, encodeHistory(l.History))
+	set(headerHistory, encodeHistory(l.History, min(maxHistoryHeader, maxMoved-headerSize(l.published))))
 	set(headerBuriedAt, formatTime(l.BuriedAt))
 	return m
 }
@@ -83,14 +84,15 @@ func (l *Letter) Replayed(subject, address string, now time.Time) *nats.Msg {
 	return m
 }
 
-// encodeHistory keeps the newest attempts that fit into a header, oldest first.
-func encodeHistory(history []Attempt) string {
+// encodeHistory keeps the newest attempts that fit into a header of at most so many
+// bytes, oldest first.
+func encodeHistory(history []Attempt, most int) string {
 	for ; len(history) > 0; history = history[1:] {
 		b, err := json.Marshal(history)
 		if err != nil {
 			panic(err) // strings and numbers only
 		}
-		if len(b) <= maxHistoryHeader {
+		if len(b) <= most {
 			return string(b)
 		}
 	}

@@ -14,9 +14,11 @@ import (
 	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
-// lockHold is how long a lock outlives a process that crashed; one that lives
-// says so four times as often.
-const lockHold = time.Minute
+// lockHold is how long a lock outlives a process that crashed, and all others wait
+// then; one that lives says so four times as often. Two at once do harm only if one
+// was stopped for longer than this and then goes on, and a look at the consumers
+// finds that and mends it.
+const lockHold = 20 * time.Second
 
 // lock is a key of the bucket of budgets that one process at a time has.
 type lock struct {

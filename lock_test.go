@@ -3,6 +3,7 @@ package mulligan_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 )
 
@@ -64,6 +66,31 @@ func TestALockThatIsLostEndsTheWork(t *testing.T) {
 		var api *jetstream.APIError
 		if !errors.As(err, &api) || time.Since(began) > time.Minute {
 			t.Errorf("the work ended after %v with %v, want it told that the lock is lost", time.Since(began), err)
+		}
+	})
+}
+
+func TestTheLockOfAProcessThatWasKilledIsFreeSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := natstest.InBubble(t)
+		e.Provision(t, mulligan.Topology{})
+		var killed sync.WaitGroup
+		killed.Go(func() {
+			ctx := call.With(t.Context(), func(point string) {
+				if point == "lock.take after" {
+					runtime.Goexit()
+				}
+			})
+			_ = mulligan.Alone(mulligan.Topology{}, ctx, e.JS, func(context.Context) error { return nil })
+			t.Error("it went on")
+		})
+		killed.Wait()
+		began := time.Now()
+		if err := mulligan.Alone(mulligan.Topology{}, t.Context(), e.JS, func(context.Context) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if waited := time.Since(began); waited < time.Second || waited > 22*time.Second {
+			t.Errorf("the next one waited for %v, want 20s and a little", waited)
 		}
 	})
 }

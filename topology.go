@@ -149,7 +149,8 @@ func (t Topology) Ensure(ctx context.Context, js jetstream.JetStream) error {
 			return fmt.Errorf("ensure bucket %s: %w", cfg.Bucket, err)
 		}
 	}
-	return t.ensureScheduler(ctx, js)
+	_, err := t.MendScheduler(ctx, js)
+	return err
 }
 
 // streams lists the wanted configurations. A limit of zero stands for "as it

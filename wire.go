@@ -238,15 +238,21 @@ func publishedHeader(from nats.Header, empty bool) (own, others nats.Header, err
 			others[name] = values
 		}
 	}
-	if size := headerSize(own) + headerSize(others); size > maxHeader {
-		return nats.Header{}, nats.Header{}, fmt.Errorf("%w: headers of %d bytes are over the limit of %d", ErrBadJob, size, maxHeader)
+	if size := headerSize(own) + headerSize(others); size > maxMoved {
+		return nats.Header{}, nats.Header{}, fmt.Errorf("%w: headers of %d bytes cannot be moved, the limit is %d", ErrBadJob, size, maxMoved)
 	}
 	return own, others, err
 }
 
-// maxHeader bounds what a publisher writes into the headers of a job, in bytes:
-// a server takes 64 KiB of headers, and a letter adds a history to them.
-const maxHeader = 32 << 10
+// Bounds of the headers of a job, in bytes. What a publisher takes leaves room for
+// a history. What was accepted without one, before there was this limit or past a
+// publisher, is a job as long as it can be moved.
+const (
+	maxHeader    = 32 << 10
+	maxMoved     = serverHeader - moveSpace
+	serverHeader = 64<<10 - 1 // of any message
+	moveSpace    = 4 << 10    // what a move adds, or a letter besides its history
+)
 
 func headerSize(h nats.Header) (size int) {
 	for name, values := range h {

@@ -67,6 +67,9 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	if f.marks() && r.Open() != nil && r.Start.Delivery != f.start && !f.resumes(r) {
 		return afterStart(r, f)
 	}
+	if own := r.Open(); own != nil && own.Delivery == f.start && !f.now.Before(f.deadline) {
+		f.takeBack(r) // noted for a call that does not come
+	}
 	if v := over(r, f); v.Verb != run {
 		return decide(r, f, v), true
 	}
@@ -150,6 +153,14 @@ func start(r *mulligan.Record, f facts) {
 	}
 	r.Deadline = later(r.Deadline, f.deadline)
 	r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: f.start, Address: f.address, At: f.now}
+}
+
+// takeBack takes the message's own start back.
+func (f facts) takeBack(r *mulligan.Record) {
+	r.Starts--
+	if f.marks() {
+		r.Starts = 0 // any recorded end clears them
+	}
 }
 
 // forgotten reports whether the downstream of a keyed job may have forgotten its

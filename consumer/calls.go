@@ -46,6 +46,7 @@ type calls struct {
 	open    map[int]func(err error) // end the permits of calls that are under way
 	worked  bool                    // a call with it succeeded
 	over    bool                    // the handler has returned
+	until   time.Time               // by this machine's clock, as started: a downstream asked to wait
 	waiting int                     // calls that wait for a budget
 	since   time.Time               // they do
 	called
@@ -57,7 +58,7 @@ type called struct {
 	failed int           // those of them that failed
 	again  int           // retries, those that run included
 	begun  bool          // an attempt succeeded, or left a doubt
-	until  time.Time     // when a downstream that asked to wait may be called again
+	hint   time.Duration // from the end of the handler, until a downstream that asked to wait may be called again
 	waited time.Duration // for budgets
 }
 
@@ -182,6 +183,7 @@ func (c *calls) keep(end func(err error)) bool {
 func (c *calls) finish(err error) called {
 	c.mu.Lock()
 	own, did := c.own, c.called
+	did.hint = max(time.Until(c.until), 0)
 	c.own, c.over = nil, true
 	if n := len(c.open); n > 0 { // they go on without the handler
 		did.begun, did.ran = true, did.ran+n
@@ -238,7 +240,7 @@ func (c *calls) Tried(err error, again, cut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.begun = c.begun || err == nil || m.LeavesDoubt()
-	if until := c.clock.Now().Add(m.Hint); m.Throttled && until.After(c.until) {
+	if until := time.Now().Add(m.Hint); m.Throttled && until.After(c.until) {
 		c.until = until
 	}
 	switch {

@@ -49,3 +49,23 @@ func TestAWorkerWhoseClockIsOffKeepsAHint(t *testing.T) {
 		})
 	}
 }
+
+// The clock that all share is put right while a handler calls a downstream, which
+// then asks to wait.
+func TestAHintOfACallHoldsThoughTheClockIsPutRight(t *testing.T) {
+	for _, off := range []time.Duration{-time.Hour, time.Hour} {
+		t.Run(fmt.Sprint(off), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &calls{clock: new(clock.Clock), started: time.Now()}
+				e := ending{started: c.clock.Now()}
+				c.clock.Set(clock.Sample{Asked: c.started, Answered: c.started, Server: c.started.Add(off)})
+				c.Tried(mulligan.After(3*time.Second, errors.New("busy")), false, false)
+				time.Sleep(time.Second)
+				e.called, e.took = c.finish(nil), time.Since(c.started)
+				if got := e.attempt(new(mulligan.Record), 1).Hint; got != 2*time.Second {
+					t.Errorf("the hint is %v, want the two seconds that are left", got)
+				}
+			})
+		})
+	}
+}

@@ -66,6 +66,9 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	if v.Verb == askUser {
 		v, rec = w.admitUser(ctx, d)
 	}
+	if v.Verb == run && !w.clock.Now().Before(d.deadline) {
+		v, rec = w.admit(ctx, d) // it has passed while the start was noted
+	}
 	if v.Verb == run {
 		v = w.attempt(ctx, k, d, rec)
 	}
@@ -282,10 +285,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 				return false
 			}
 			if ok = !d.marks() || !d.noKey && (e.notStarted() || e.stepped && r.OpenStep() == nil); ok {
-				r.Starts--
-				if d.marks() {
-					r.Starts = 0 // any recorded end clears them
-				}
+				d.takeBack(r)
 			}
 			return ok
 		})

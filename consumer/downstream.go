@@ -202,7 +202,7 @@ func (l *lane) state(now time.Time) DownstreamState {
 	}
 	var stuck []Stuck
 	for _, from := range l.sources() {
-		if s := from.stuck.Load(); s != nil {
+		if s := from.watch.Stuck(); s != nil {
 			stuck = append(stuck, *s)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/mulligan-queue/mulligan/budget"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 	"github.com/mulligan-queue/mulligan/internal/pull"
+	"github.com/mulligan-queue/mulligan/internal/watch"
 )
 
 const (
@@ -53,16 +54,15 @@ type source struct {
 	messages *pull.Source
 	pulled   chan *delivery
 
-	reached   uint64 // deliveries of the consumer, when the worker began
-	pulls     pulls
-	mended    time.Time             // when that was last tried
-	delivered uint64                // by the consumer, when it was looked at
-	stuck     atomic.Pointer[Stuck] // nil while no jobs wait in vain
+	watch   watch.Watch
+	reached uint64       // deliveries of the consumer, when the worker began
+	pulls   atomic.Int32 // under way
 
-	mu    sync.Mutex
-	began time.Time  // when the consumer last began anew, as far as is known
-	moved *sync.Cond // some of stock has started
-	stock int        // pulled and not begun, nor let go of by a slot
+	mu      sync.Mutex
+	created time.Time  // when the consumer was made
+	began   time.Time  // when it last began anew, as far as is known
+	moved   *sync.Cond // some of stock has started
+	stock   int        // pulled and not begun, nor let go of by a slot
 }
 
 func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
@@ -87,7 +87,7 @@ func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.reached, s.began = c.CachedInfo().Delivered.Consumer, c.CachedInfo().Created
+		s.reached, s.created, s.began = c.CachedInfo().Delivered.Consumer, c.CachedInfo().Created, c.CachedInfo().Created
 	}
 	return l, nil
 }
@@ -98,6 +98,8 @@ func (l *lane) source(q mulligan.Queue) *source {
 	// All its loops together never pull more than this ahead, so sending never blocks.
 	s := &source{Queue: q, lane: l, messages: pull.From(l.w.js, q.Stream, q.Durable), pulled: make(chan *delivery, 4*maxPull)}
 	s.moved = sync.NewCond(&s.mu)
+	s.watch = watch.Watch{Conn: l.w.Conn, JS: l.w.js, Log: l.w.Log.With().Str("downstream", l.downstream).Logger(), Stream: q.Stream, Durable: q.Durable,
+		Own: s.own, Filters: s.filters, Seen: s.see, Mend: func(ctx context.Context) (bool, error) { return l.w.mend(ctx, l.downstream) }}
 	return s
 }
 
@@ -244,17 +246,24 @@ func (l *lane) pullDue(ctx context.Context) {
 	}
 }
 
-// fetch pulls up to n messages and hands each to take before it is in stock.
-// What arrives after ctx has ended is given back.
+// fetch pulls up to n messages and hands each to take before it is in stock, also
+// what runs here already. What arrives after ctx has ended is given back.
 func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *delivery)) error {
-	s.pulls.begin()
+	s.watch.Pulls.Begin()
+	defer s.pulls.Add(-1)
+	unheard := s.pulls.Add(1) == 1 // no pull was under way that would have told of another consumer
 	err := s.messages.Each(n, pullWait, func(msg *nats.Msg) {
-		s.pulls.brought()
+		s.watch.Pulls.Brought()
+		if unheard {
+			unheard = false
+			s.compare(ctx)
+		}
 		d := s.open(msg, time.Now())
+		take(d)
 		if !l.w.hand.add(d) {
+			d.token.Back(time.Now())
 			return
 		}
-		take(d)
 		if ctx.Err() != nil {
 			l.giveBack(d, "shutdown")
 			return
@@ -266,7 +275,7 @@ func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *deliver
 			l.giveBack(d, "shutdown")
 		}
 	})
-	s.pulls.end(err)
+	s.watch.Pulls.End(err)
 	return err
 }
 
@@ -279,7 +288,8 @@ func (l *lane) recover(ctx context.Context, s *source, err error, fails int) int
 	fails++
 	if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, nats.ErrNoResponders) {
 		s.beginsAnew()
-		err = errors.Join(err, l.w.mend(ctx, l.downstream))
+		_, failed := l.w.mend(ctx, l.downstream)
+		err = errors.Join(err, failed)
 	}
 	l.w.Log.Warn().Err(err).Str("downstream", l.downstream).Str("stream", s.Stream).Msg("pull; trying again")
 	_ = pause.For(ctx, min(time.Duration(fails)*250*time.Millisecond, maxPause))
@@ -299,6 +309,28 @@ func (s *source) follow(d *delivery, last uint64) uint64 {
 	}
 	d.old = !d.stored.After(s.began)
 	return d.nth
+}
+
+// compare asks whether the consumer is the one that is known. Without an answer it
+// may be another.
+func (s *source) compare(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	info, err := mulligan.ConsumerInfo(ctx, s.lane.w.js, s.Stream, s.Durable)
+	if err != nil {
+		s.beginsAnew()
+		return
+	}
+	s.see(info)
+}
+
+// see notes whether the consumer was made since it was looked at before.
+func (s *source) see(info *jetstream.ConsumerInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !info.Created.Equal(s.created) {
+		s.created, s.began = info.Created, s.lane.w.clock.Now()
+	}
 }
 
 // beginsAnew notes that there will be another consumer: what is stored by now may

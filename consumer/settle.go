@@ -119,7 +119,7 @@ func (e ending) ends(r *mulligan.Record) (number int) {
 // attempt is the call as the rules see it.
 func (e ending) attempt(r *mulligan.Record, number int) mulligan.Ended {
 	a := mulligan.Ended{Number: number, Spent: r.Spent + e.took, Effect: e.effect, NoKey: e.noKey, Stepped: e.stepped, Tried: tried(r),
-		Begun: e.begun, Uncalled: e.ran == 0, Hint: max(e.until.Sub(e.started.Add(e.took+e.waited)), 0)}
+		Begun: e.begun, Uncalled: e.ran == 0, Hint: e.hint}
 	if last := r.Last(); last.Verb == deferred && (last.Reason == mulligan.Credential || last.Reason == mulligan.Held) {
 		a.Deferred = max(last.Times, 1)
 	}

@@ -63,10 +63,10 @@ type Worker struct {
 	ahead   time.Duration // of the server's clock, this machine's, as the log has it
 	hand    hand
 	lanes   []*lane
-	holding atomic.Bool   // too many retries wait: fresh jobs stay in their stream
-	barred  atomic.Bool   // from changing consumers
-	moved   sync.Map      // names of kinds that another worker has declared for another downstream
-	suspect chan struct{} // permit of the one suspect that may run
+	holding atomic.Bool               // too many retries wait: fresh jobs stay in their stream
+	barred  atomic.Pointer[time.Time] // from changing consumers, as of then
+	moved   sync.Map                  // names of kinds that another worker has declared for another downstream
+	suspect chan struct{}             // permit of the one suspect that may run
 }
 
 const (
@@ -141,7 +141,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	for _, l := range w.lanes {
 		lanes.Go(func() { l.run(ctx, hard) })
 		for _, s := range l.sources() {
-			keeper.Go(func() { s.watch(ctx) })
+			keeper.Go(func() { s.watch.Run(ctx) })
 		}
 	}
 	w.Log.Info().Strs("downstreams", w.downstreams()).Int("kinds", len(w.kinds)).Msg("worker runs")

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mulligan-queue/mulligan"
 )
 
 // A Downstream is how a downstream stands in one worker.
@@ -31,6 +33,7 @@ type watched struct {
 type reader struct {
 	downstream string
 	read       func() Downstream
+	spent      bool // it reads the spent jobs
 }
 
 // Watch has a downstream shown as read says at the time, until stop is called;
@@ -40,7 +43,19 @@ func (m *Metrics) Watch(downstream string, read func() Downstream) (stop func())
 	if m == nil {
 		return func() {}
 	}
-	w := &m.watched
+	return m.watched.add(reader{downstream, read, false})
+}
+
+// WatchSpent is Watch for the spent jobs, of which only those that wait in vain are
+// shown, under the name of the schedulers' consumer.
+func (m *Metrics) WatchSpent(stuck func() map[string]time.Time) (stop func()) {
+	if m == nil {
+		return func() {}
+	}
+	return m.watched.add(reader{mulligan.SchedulerConsumer, func() Downstream { return Downstream{Stuck: stuck()} }, true})
+}
+
+func (w *watched) add(r reader) (stop func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.read == nil {
@@ -48,7 +63,7 @@ func (m *Metrics) Watch(downstream string, read func() Downstream) (stop func())
 	}
 	w.last++
 	key := w.last
-	w.read[key] = reader{downstream, read}
+	w.read[key] = r
 	return func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -74,13 +89,16 @@ func (w *watched) Collect(out chan<- prometheus.Metric) {
 	shown := map[series]float64{}
 	for _, r := range readers {
 		d := r.read()
-		for _, why := range []string{"open", "credential", "gate", "probe"} {
-			shown[series{"mulligan_downstream_held", r.downstream, why}] += truth(d.Held == why)
-		}
 		for why := range d.Stuck {
 			shown[series{"mulligan_stuck", r.downstream, why}]++
 		}
-		shown[series{"mulligan_stuck_since_seconds", r.downstream, ""}] = earliest(shown[series{"mulligan_stuck_since_seconds", r.downstream, ""}], d.Stuck)
+		since := series{"mulligan_stuck_since_seconds", r.downstream, ""}
+		if shown[since] = earliest(shown[since], d.Stuck); r.spent {
+			continue
+		}
+		for _, why := range []string{"open", "credential", "gate", "probe"} {
+			shown[series{"mulligan_downstream_held", r.downstream, why}] += truth(d.Held == why)
+		}
 		shown[series{"mulligan_credential_refused", r.downstream, ""}] += truth(d.CredentialRefused)
 		shown[series{"mulligan_in_hand", r.downstream, ""}] += float64(d.InHand)
 		shown[series{"mulligan_calls_limit", r.downstream, ""}] += float64(d.Limit)

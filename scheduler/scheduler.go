@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,6 +25,7 @@ import (
 	"github.com/mulligan-queue/mulligan/internal/clock"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 	"github.com/mulligan-queue/mulligan/internal/pull"
+	"github.com/mulligan-queue/mulligan/internal/watch"
 	"github.com/mulligan-queue/mulligan/metrics"
 )
 
@@ -44,7 +46,8 @@ type Scheduler struct {
 	// Log is silent as its zero value.
 	Log zerolog.Logger
 
-	clock clock.Clock // for all that leaves this process
+	clock   clock.Clock  // for all that leaves this process
+	burying atomic.Int32 // spent jobs
 
 	mu     sync.Mutex
 	js     jetstream.JetStream
@@ -81,12 +84,15 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return fmt.Errorf("scheduler: announce: %w", err)
 	}
 	defer func() { _ = service.Stop() }()
-	var weigher sync.WaitGroup
-	defer weigher.Wait()
-	weigher.Go(func() { s.weigh(ctx) })
+	look := s.watch()
+	defer s.Metrics.WatchSpent(look.Since)()
+	var keepers sync.WaitGroup
+	defer keepers.Wait()
+	keepers.Go(func() { s.weigh(ctx) })
+	keepers.Go(func() { look.Run(ctx) })
 	s.Log.Info().Msg("scheduler runs")
 	for fails := 0; ctx.Err() == nil; {
-		err := s.round(ctx, spent)
+		err := s.round(ctx, spent, &look.Pulls)
 		if err == nil {
 			fails = 0
 			continue
@@ -100,12 +106,31 @@ func (s *Scheduler) Run(ctx context.Context) error {
 }
 
 // round pulls some spent jobs and buries them, several at once.
-func (s *Scheduler) round(ctx context.Context, spent *pull.Source) error {
+func (s *Scheduler) round(ctx context.Context, spent *pull.Source, pulls *watch.Pulls) error {
 	var burials sync.WaitGroup
 	defer burials.Wait()
-	return spent.Each(pullMax, pullWait, func(msg *nats.Msg) {
-		burials.Go(func() { s.bury(context.WithoutCancel(ctx), msg) })
+	pulls.Begin()
+	err := spent.Each(pullMax, pullWait, func(msg *nats.Msg) {
+		pulls.Brought()
+		s.burying.Add(1)
+		burials.Go(func() {
+			defer s.burying.Add(-1)
+			s.bury(context.WithoutCancel(ctx), msg)
+		})
 	})
+	pulls.End(err)
+	return err
+}
+
+// watch looks whether spent jobs wait in vain.
+func (s *Scheduler) watch() *watch.Watch {
+	q := s.Topology.SpentQueue()
+	return &watch.Watch{
+		Conn: s.Conn, JS: s.js, Log: s.Log, Stream: q.Stream, Durable: q.Durable,
+		Own:     func() watch.Own { return watch.Own{Busy: s.burying.Load() > 0} },
+		Filters: func() []string { return []string{q.Root + ".>"} },
+		Mend:    func(ctx context.Context) (bool, error) { return s.Topology.MendScheduler(ctx, s.js) },
+	}
 }
 
 // weigh shows, every few seconds, how much each stream holds.

@@ -27,7 +27,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
-	"golang.org/x/net/netutil"
 
 	"github.com/mulligan-queue/mulligan"
 )
@@ -54,8 +53,9 @@ type Server struct {
 	// AnswerTimeout is how long NATS may take to answer for one request; zero is
 	// 10 s.
 	AnswerTimeout time.Duration
-	// MaxConnections is how many connections may be open at once; whoever comes
-	// then waits until one is closed. Zero is 4,096.
+	// MaxConnections is how many connections may be open at once. Whoever comes then
+	// takes the place of the one that has been without a request for the longest, or
+	// waits until one is. Zero is 4,096.
 	MaxConnections int
 	// MaxRequests is how many requests may ask NATS at once; others wait for two
 	// seconds, and are told to come back. Zero is 256.
@@ -181,9 +181,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		WriteTimeout: read + maxQueue + 2*s.answerTimeout(),
 		IdleTimeout:  idleTimeout, MaxHeaderBytes: maxHeadBytes, ErrorLog: stdlog.New(s.trouble, "", 0),
 	}
-	l = netutil.LimitListener(l, orDefault(s.MaxConnections, defaultConnections))
+	open := limited(l, orDefault(s.MaxConnections, defaultConnections))
+	srv.ConnState = open.note
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(l) }()
+	go func() { ended <- srv.Serve(open) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)

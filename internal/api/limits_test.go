@@ -199,32 +199,78 @@ func TestAClientThatNeverReadsIsCutOff(t *testing.T) {
 	calm(t, before)
 }
 
-func TestWhoeverComesWhenAllConnectionsAreTakenWaitsForOne(t *testing.T) {
+func TestConnectionsWithoutARequestKeepNobodyOut(t *testing.T) {
+	env := natstest.Server(t)
+	s := newServer(t, env, mulligan.Topology{})
+	s.MaxConnections = 50
+	addr, _, _ := serve(t, s)
+	var idle []net.Conn
+	for i := range 2 * s.MaxConnections { // of which half were never asked anything
+		c := dial(t, addr)
+		if i%2 == 0 {
+			get(t, c, "/healthz", 200)
+		}
+		idle = append(idle, c)
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		c := dial(t, addr)
+		_ = c.SetDeadline(time.Now().Add(patience))
+		get(t, c, path, 200)
+	}
+	get(t, idle[len(idle)-2], "/healthz", 200) // among the last ones, which are left alone
+}
+
+func TestWhoeverComesWhenAllConnectionsHaveARequestWaitsForOne(t *testing.T) {
 	env := natstest.Server(t)
 	s := newServer(t, env, mulligan.Topology{})
 	s.MaxConnections = 2
 	addr, _, _ := serve(t, s)
-	ask := func(c net.Conn) {
-		t.Helper()
-		if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
+	first, r := begin(t, addr, 7)
+	_, _ = begin(t, addr, 7)
+	third := dial(t, addr)
+	if _, err := io.WriteString(third, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+		t.Fatal(err)
 	}
-	first, second, third := dial(t, addr), dial(t, addr), dial(t, addr)
-	for _, c := range []net.Conn{first, second} {
-		ask(c)
-		if res, body := answered(t, c); res.StatusCode != 200 {
-			t.Fatalf("got %d: %s", res.StatusCode, body)
-		}
-	}
-	ask(third)
 	_ = third.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	if n, err := third.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Error("a third connection was served beside two")
 	}
-	_ = first.Close()
+	if _, err := io.WriteString(first, "payload"); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 202 {
+		t.Fatalf("got %v, %v; want the first request answered", res, err)
+	}
 	if res, body := answered(t, third); res.StatusCode != 200 {
 		t.Errorf("got %d: %s", res.StatusCode, body)
+	}
+}
+
+// get asks for a path on a connection, which stays open.
+func get(t *testing.T, c net.Conn, path string, want int) {
+	t.Helper()
+	if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if res, body := answered(t, c); res.StatusCode != want {
+		t.Fatalf("%s: got %d: %s", path, res.StatusCode, body)
+	}
+}
+
+func TestAServerWithoutAPlaceForAConnectionEnds(t *testing.T) {
+	env := natstest.Server(t)
+	s := newServer(t, env, mulligan.Topology{})
+	s.MaxConnections, s.ReadTimeout = 1, time.Second
+	addr, cancel, ended := serve(t, s)
+	_, _ = begin(t, addr, 7)
+	waits := dial(t, addr)
+	cancel()
+	_ = waits.SetReadDeadline(time.Now().Add(2 * patience))
+	if n, err := waits.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Error("it was served by a server that ends")
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,7 +17,7 @@ import (
 // consumers checks those of every downstream and the scheduler's.
 func (f *findings) consumers(ctx context.Context, kinds []mulligan.Kind) {
 	t := f.Topology
-	all := []*jetstream.ConsumerInfo{f.consumer(ctx, t.RetriesStream(), mulligan.SchedulerConsumer, []string{t.SpentRoot() + ".>"})}
+	all := []*queue{f.queue(ctx, t.SpentQueue(), []string{t.SpentRoot() + ".>"})}
 	for _, d := range downstreams(kinds) {
 		for _, q := range t.Queues(d) {
 			var filters []string
@@ -25,19 +26,31 @@ func (f *findings) consumers(ctx context.Context, kinds []mulligan.Kind) {
 					filters = append(filters, q.Filter(k.Name))
 				}
 			}
-			all = append(all, f.consumer(ctx, q.Stream, q.Durable, filters))
+			all = append(all, f.queue(ctx, q, filters))
 		}
 	}
-	f.undelivered(ctx, all)
+	all = slices.DeleteFunc(all, func(q *queue) bool { return q == nil })
+	f.acquit(ctx, all)
+	f.undelivered(ctx, slices.DeleteFunc(all, func(q *queue) bool { return !f.sound(q) }))
 }
 
-// consumer checks one, and returns it if nothing is wrong.
-func (f *findings) consumer(ctx context.Context, stream, name string, filters []string) *jetstream.ConsumerInfo {
-	check := "consumer " + stream + " " + name
-	const do = "run `mulligan provision --config FILE`; a worker that may do it does it by itself"
-	info, err := mulligan.ConsumerInfo(ctx, f.js, stream, name)
+// queue is a consumer that is there and made as it should be.
+type queue struct {
+	*jetstream.ConsumerInfo
+	check   string
+	filters int
+	passed  mulligan.Passed
+	blind   error // why it is not known whether it has passed over jobs
+}
+
+const mend = "run `mulligan provision --config FILE`; a worker or scheduler that may do it does it by itself"
+
+// queue looks at one, and says what is wrong with it at once.
+func (f *findings) queue(ctx context.Context, q mulligan.Queue, filters []string) *queue {
+	check := "consumer " + q.Stream + " " + q.Durable
+	info, err := mulligan.ConsumerInfo(ctx, f.js, q.Stream, q.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		f.fail(check, "missing", do)
+		f.fail(check, "missing", mend)
 		return nil
 	}
 	if err != nil {
@@ -45,46 +58,58 @@ func (f *findings) consumer(ctx context.Context, stream, name string, filters []
 		return nil
 	}
 	if fault := mulligan.ConsumerFault(info.Config, filters); fault != "" {
-		f.fail(check, fault, do+"; never delete a consumer: that redelivers everything")
+		f.fail(check, fault, mend+"; never delete a consumer: that redelivers everything")
 		return nil
 	}
-	passed, err := f.passedOver(ctx, info)
-	switch {
-	case err != nil:
-		f.warn(check, "cannot see whether it has passed over jobs: "+err.Error(), "check that this user may read messages of the stream")
-	case passed != "":
-		f.fail(check, fmt.Sprintf("it has passed over jobs and will never deliver them, such as %.120q", passed), do)
-	case info.Paused:
-		f.warn(check, fmt.Sprintf("it is paused for another %v; %d jobs wait", info.PauseRemaining.Round(time.Second), info.NumPending), fmt.Sprintf("if it should go on, run `nats consumer resume %s %s`", stream, name))
-	case info.Config.MaxWaiting > 0 && info.NumWaiting >= info.Config.MaxWaiting:
-		f.warn(check, fmt.Sprintf("all its %d places for requests are taken, and it refuses others", info.NumWaiting), "end other clients that ask it for jobs, or some workers: each makes two requests")
-	default:
-		f.ok(check, "%d filters", len(filters))
-		return info
+	passed, err := mulligan.PassedOver(ctx, f.js, info)
+	return &queue{info, check, len(filters), passed, err}
+}
+
+// acquit looks once more for what seems to be passed over: it may have been
+// acknowledged just now.
+func (f *findings) acquit(ctx context.Context, all []*queue) {
+	suspect := func(q *queue) bool { return q.passed.Seq != 0 }
+	if !slices.ContainsFunc(all, suspect) || pause.For(ctx, mulligan.SettleWait) != nil {
+		return
 	}
-	return nil
+	for _, q := range all {
+		if !suspect(q) {
+			continue
+		}
+		stays, err := q.passed.Stays(ctx, f.js)
+		if q.blind = err; !stays {
+			q.passed = mulligan.Passed{}
+		}
+	}
+}
+
+// sound says what is wrong with a consumer that is made as it should be, and
+// reports whether nothing is.
+func (f *findings) sound(q *queue) bool {
+	switch {
+	case q.blind != nil:
+		f.warn(q.check, "cannot see whether it has passed over jobs: "+q.blind.Error(), "check that this user may read messages of the stream")
+	case q.passed.Seq != 0:
+		f.fail(q.check, fmt.Sprintf("it has passed over jobs and will never deliver them, such as %.120q", q.passed.Subject), mend)
+	case q.Paused:
+		f.warn(q.check, fmt.Sprintf("it is paused for another %v; %d jobs wait", q.PauseRemaining.Round(time.Second), q.NumPending), fmt.Sprintf("if it should go on, run `nats consumer resume %s %s`", q.Stream, q.Name))
+	case q.Config.MaxWaiting > 0 && q.NumWaiting >= q.Config.MaxWaiting:
+		f.warn(q.check, fmt.Sprintf("all its %d places for requests are taken, and it refuses others", q.NumWaiting), "end other clients that ask it for jobs, or some workers: each makes two requests")
+	default:
+		f.ok(q.check, "%d filters", q.filters)
+		return true
+	}
+	return false
 }
 
 const lookAgain = time.Second // after which what the server does at every moment has changed
 
-// passedOver asks twice if need be: what was acknowledged just now may still lie
-// there.
-func (f *findings) passedOver(ctx context.Context, info *jetstream.ConsumerInfo) (subject string, err error) {
-	if subject, err = mulligan.PassedOver(ctx, f.js, info); subject == "" || err != nil {
-		return "", err
-	}
-	if err := pause.For(ctx, lookAgain); err != nil {
-		return "", err
-	}
-	return mulligan.PassedOver(ctx, f.js, info)
-}
-
 // undelivered looks for consumers that are asked for jobs, have some, and give
 // none: at two moments.
-func (f *findings) undelivered(ctx context.Context, all []*jetstream.ConsumerInfo) {
+func (f *findings) undelivered(ctx context.Context, all []*queue) {
 	waited := false
 	for _, c := range all {
-		if c == nil || !stalled(c, c) {
+		if !stalled(c.ConsumerInfo, c.ConsumerInfo) {
 			continue
 		}
 		if !waited && pause.For(ctx, lookAgain) != nil {
@@ -92,10 +117,10 @@ func (f *findings) undelivered(ctx context.Context, all []*jetstream.ConsumerInf
 		}
 		waited = true
 		now, err := mulligan.ConsumerInfo(ctx, f.js, c.Stream, c.Name)
-		if err != nil || !stalled(c, now) {
+		if err != nil || !stalled(c.ConsumerInfo, now) {
 			continue
 		}
-		f.fail("consumer "+c.Stream+" "+c.Name, fmt.Sprintf("%d jobs wait, %d requests ask for them, and the server gives none", now.NumPending, now.NumWaiting),
+		f.fail(c.check, fmt.Sprintf("%d jobs wait, %d requests ask for them, and the server gives none", now.NumPending, now.NumWaiting),
 			fmt.Sprintf("have another server lead it, with `nats consumer cluster step-down %s %s`; if it is alone, restart it", c.Stream, c.Name))
 	}
 }

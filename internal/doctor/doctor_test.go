@@ -175,6 +175,13 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 					return err
 				}
 			}
+			for waiting := 0; waiting < 512; { // the server takes them in its own time
+				info, err := mulligan.ConsumerInfo(ctx, js, "MULLIGAN_JOBS", "default")
+				if err != nil {
+					return err
+				}
+				waiting = info.NumWaiting
+			}
 			return nil
 		}, Warn, "consumer MULLIGAN_JOBS default", "512 places"},
 		{"a letter waits for a person", func(ctx context.Context, js jetstream.JetStream) error {
