@@ -19,10 +19,10 @@ import (
 
 const (
 	maxPull  = mulligan.MaxPull
-	pullWait = mulligan.PullWait // also how long a shutdown waits for a pull
-	pullSpan = time.Second       // of work that is fetched ahead
-	holdWait = time.Second       // between looks whether fresh jobs may be pulled again
-	maxPause = 5 * time.Second   // between pulls that fail
+	pullWait = mulligan.PullWait / pull.Patience // also how long a shutdown waits for a pull
+	pullSpan = time.Second                       // of work that is fetched ahead
+	holdWait = time.Second                       // between looks whether fresh jobs may be pulled again
+	maxPause = 5 * time.Second                   // between pulls that fail
 )
 
 // lane runs the jobs of one downstream: fresh ones, those that were deferred and
@@ -118,6 +118,7 @@ func (l *lane) run(ctx, hard context.Context) {
 	}
 	pulls.Wait()
 	for _, s := range l.sources() {
+		s.messages.Close()
 		close(s.pulled)
 		for d := range s.pulled {
 			l.giveBack(d, "shutdown")
@@ -248,7 +249,7 @@ func (l *lane) pullDue(ctx context.Context) {
 // What arrives after ctx has ended is given back.
 func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *delivery)) error {
 	s.pulls.begin()
-	err := s.messages.Each(n, pullWait, func(msg *nats.Msg) {
+	err := s.messages.Each(ctx, n, pullWait, func(msg *nats.Msg) {
 		s.pulls.brought()
 		d := s.open(msg, time.Now())
 		if !l.w.hand.add(d) {

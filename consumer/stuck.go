@@ -50,7 +50,7 @@ type sight struct {
 	overdue bool  // every slot has a handler whose time is up
 	held    bool  // the downstream is held, or retries have no token
 	busy    bool  // jobs are in hand
-	asked   int   // pulls that began
+	asked   int   // pulls that were under way
 	came    int   // messages that they brought
 	refused error // how the last one failed
 
@@ -99,17 +99,20 @@ func (s sight) why() string {
 // quiet reports whether jobs may be waiting though this worker could run some.
 func (s sight) quiet() bool { return s.came == 0 && (s.asked > 0 || !s.busy) && !s.held }
 
-// pulls counts what the pulls of a source have met.
+// pulls counts the pulls of a source and what they have met.
 type pulls struct {
-	mu          sync.Mutex
-	asked, came int
-	err         error // of the last one
+	mu    sync.Mutex
+	open  int // under way
+	asked int
+	came  int
+	err   error // of the last one
 }
 
 func (p *pulls) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked++
+	p.open++
 }
 
 func (p *pulls) brought() {
@@ -121,6 +124,7 @@ func (p *pulls) brought() {
 func (p *pulls) end(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.open--
 	p.err = err
 }
 
@@ -129,7 +133,7 @@ func (p *pulls) since() (asked, came int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	asked, came = p.asked, p.came
-	p.asked, p.came = 0, 0
+	p.asked, p.came = p.open, 0
 	return asked, came, p.err
 }
 

@@ -70,6 +70,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return fmt.Errorf("scheduler: %w", err)
 	}
 	spent := pull.From(s.js, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)
+	defer spent.Close()
 	host, _ := os.Hostname() // empty if unknown
 	service, err := micro.AddService(s.Conn, micro.Config{Name: ServiceName, Version: "1.0.0", Description: "buries spent jobs",
 		Metadata: map[string]string{"prefix": s.Topology.JobsRoot(), "host": host, "pid": fmt.Sprint(os.Getpid())}})
@@ -83,7 +84,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.Log.Info().Msg("scheduler runs")
 	for fails := 0; ctx.Err() == nil; {
 		err := s.round(ctx, spent)
-		if err == nil {
+		if err == nil || ctx.Err() != nil {
 			fails = 0
 			continue
 		}
@@ -99,7 +100,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 func (s *Scheduler) round(ctx context.Context, spent *pull.Source) error {
 	var burials sync.WaitGroup
 	defer burials.Wait()
-	return spent.Each(pullMax, pullWait, func(msg *nats.Msg) {
+	return spent.Each(ctx, pullMax, pullWait, func(msg *nats.Msg) {
 		burials.Go(func() { s.bury(context.WithoutCancel(ctx), msg) })
 	})
 }

@@ -210,8 +210,8 @@ func (s *story) downstreamIsBounded(say blame) {
 					spent++
 				}
 			}
-			// A token may be in the hands of a pull for a second before.
-			each := tokenCap + s.Floor*to.Sub(from.Add(-time.Second)).Seconds()
+			// A token may be in the hands of an idle pull before, while the floor brings another.
+			each := tokenCap + min(1, s.Floor*mulligan.PullWait.Seconds()) + s.Floor*to.Sub(from).Seconds()
 			most := each*float64(len(workers)) + s.earned(of, from, to) + float64(s.spare(of))
 			if spent > most {
 				say("I4 (downstream)", "retries to %s have cost %.2f from %s to %s, want %.2f at most", d, spent, s.clock(from), s.clock(to), most)
