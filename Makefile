@@ -37,6 +37,7 @@ check:
 test:
 	@test -n "$(RACE)" || echo 'no C compiler: the tests run without the race detector'
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 10m ./...
+	$(if $(RACE),CGO_ENABLED=0 $(GO) test -timeout 10m ./integration/protocol)
 
 # With SEED it repeats the one that a failure named.
 sim:

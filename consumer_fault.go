@@ -16,10 +16,10 @@ import (
 )
 
 // MaxPull is how many messages a worker asks a consumer for at once, at most,
-// and PullWait how long one request waits there.
+// and PullWait how long one request waits there, at most.
 const (
 	MaxPull  = 500
-	PullWait = time.Second
+	PullWait = 5 * time.Second
 )
 
 const defaultMaxWaiting = 512 // requests that a consumer takes, as the server has it

@@ -3,6 +3,8 @@ package consumer
 import (
 	"context"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
@@ -20,33 +22,37 @@ func TestWhatAConsumerMadeAgainDeliversMayBeOld(t *testing.T) {
 		{"what runs here comes first", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := natstest.Server(t)
-			e.Provision(t, mulligan.Topology{})
-			one, other := puller(t, e), puller(t, e)
-			for _, id := range []string{"a", "b", "c"} {
-				publishTo(t, e, id)
-			}
-			if d := one.take(t, 1)[0]; d.old || !one.l.w.hand.begin(d, d.signed) {
-				t.Fatalf("a job just published is taken for old: %v", d.old)
-			}
-			other.take(t, 2)
-			q := one.l.fresh.Queue
-			if err := e.JS.DeleteConsumer(t.Context(), q.Stream, q.Durable); err != nil {
-				t.Fatal(err)
-			}
-			if err := e.Topology.EnsureConsumers(t.Context(), e.JS, []string{mulligan.DefaultDownstream}); err != nil {
-				t.Fatal(err)
-			}
-			for _, d := range other.take(t, c.first) {
-				if !d.old {
-					t.Errorf("the other worker takes %s for new", d.env.ID)
+			synctest.Test(t, func(t *testing.T) {
+				e := natstest.InBubble(t)
+				e.Provision(t, mulligan.Topology{})
+				one, other := puller(t, e), puller(t, e)
+				time.Sleep(time.Second) // so that jobs are published later than that
+				for _, id := range []string{"a", "b", "c"} {
+					publishTo(t, e, id)
 				}
-			}
-			for _, d := range one.take(t, 3-c.first) {
-				if !d.old {
-					t.Errorf("this worker takes %s for new, which is delivery %d", d.env.ID, d.nth)
+				if d := one.take(t, 1)[0]; d.old || !one.l.w.hand.begin(d, d.signed) {
+					t.Fatalf("a job just published is taken for old: %v", d.old)
 				}
-			}
+				other.take(t, 2)
+				q := one.l.fresh.Queue
+				if err := e.JS.DeleteConsumer(t.Context(), q.Stream, q.Durable); err != nil {
+					t.Fatal(err)
+				}
+				if err := e.Topology.EnsureConsumers(t.Context(), e.JS, []string{mulligan.DefaultDownstream}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second) // nobody pulls, as while all slots are at work
+				for _, d := range other.take(t, c.first) {
+					if !d.old {
+						t.Errorf("the other worker takes %s for new", d.env.ID)
+					}
+				}
+				for _, d := range one.take(t, 3-c.first) {
+					if !d.old {
+						t.Errorf("this worker takes %s for new, which is delivery %d", d.env.ID, d.nth)
+					}
+				}
+			})
 		})
 	}
 }

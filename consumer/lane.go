@@ -20,10 +20,10 @@ import (
 
 const (
 	maxPull  = mulligan.MaxPull
-	pullWait = mulligan.PullWait // also how long a shutdown waits for a pull
-	pullSpan = time.Second       // of work that is fetched ahead
-	holdWait = time.Second       // between looks whether fresh jobs may be pulled again
-	maxPause = 5 * time.Second   // between pulls that fail
+	pullWait = mulligan.PullWait / pull.Patience // also how long a shutdown waits for a pull
+	pullSpan = time.Second                       // of work that is fetched ahead
+	holdWait = time.Second                       // between looks whether fresh jobs may be pulled again
+	maxPause = 5 * time.Second                   // between pulls that fail
 )
 
 // lane runs the jobs of one downstream: fresh ones, those that were deferred and
@@ -55,8 +55,7 @@ type source struct {
 	pulled   chan *delivery
 
 	watch   watch.Watch
-	reached uint64       // deliveries of the consumer, when the worker began
-	pulls   atomic.Int32 // under way
+	reached uint64 // deliveries of the consumer, when the worker began
 
 	mu      sync.Mutex
 	created time.Time  // when the consumer was made
@@ -120,6 +119,7 @@ func (l *lane) run(ctx, hard context.Context) {
 	}
 	pulls.Wait()
 	for _, s := range l.sources() {
+		s.messages.Close()
 		close(s.pulled)
 		for d := range s.pulled {
 			l.giveBack(d, "shutdown")
@@ -249,10 +249,10 @@ func (l *lane) pullDue(ctx context.Context) {
 // fetch pulls up to n messages and hands each to take before it is in stock, also
 // what runs here already. What arrives after ctx has ended is given back.
 func (l *lane) fetch(ctx context.Context, s *source, n int, take func(d *delivery)) error {
-	s.watch.Pulls.Begin()
-	defer s.pulls.Add(-1)
-	unheard := s.pulls.Add(1) == 1 // no pull was under way that would have told of another consumer
-	err := s.messages.Each(n, pullWait, func(msg *nats.Msg) {
+	// A pull that is under way tells of another consumer. In a shorter time without
+	// one no consumer is made again and delivers more than the one before it.
+	unheard := s.watch.Pulls.Begin() > time.Second
+	err := s.messages.Each(ctx, n, pullWait, func(msg *nats.Msg) {
 		s.watch.Pulls.Brought()
 		if unheard {
 			unheard = false

@@ -77,6 +77,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return fmt.Errorf("scheduler: %w", err)
 	}
 	spent := pull.From(s.js, s.Topology.RetriesStream(), mulligan.SchedulerConsumer)
+	defer spent.Close()
 	host, _ := os.Hostname() // empty if unknown
 	service, err := micro.AddService(s.Conn, micro.Config{Name: ServiceName, Version: "1.0.0", Description: "buries spent jobs",
 		Metadata: map[string]string{"prefix": s.Topology.JobsRoot(), "host": host, "pid": fmt.Sprint(os.Getpid())}})
@@ -93,7 +94,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.Log.Info().Msg("scheduler runs")
 	for fails := 0; ctx.Err() == nil; {
 		err := s.round(ctx, spent, &look.Pulls)
-		if err == nil {
+		if err == nil || ctx.Err() != nil {
 			fails = 0
 			continue
 		}
@@ -110,7 +111,7 @@ func (s *Scheduler) round(ctx context.Context, spent *pull.Source, pulls *watch.
 	var burials sync.WaitGroup
 	defer burials.Wait()
 	pulls.Begin()
-	err := spent.Each(pullMax, pullWait, func(msg *nats.Msg) {
+	err := spent.Each(ctx, pullMax, pullWait, func(msg *nats.Msg) {
 		pulls.Brought()
 		s.burying.Add(1)
 		burials.Go(func() {

@@ -23,6 +23,9 @@ type fate struct {
 	deaf func(point string) bool
 	// prompt has another process take the place of one that crashed at once.
 	prompt bool
+	// locks are left by a process that crashes; whoever comes next asks for them
+	// again and again.
+	locks bool
 
 	mu      sync.Mutex
 	passed  []passing
@@ -185,11 +188,15 @@ func (s *service) keep(ctx context.Context, t *testing.T) {
 }
 
 // mourn waits until another process takes the place of one that has crashed: until
-// shortly before what was in hand comes back, since to idle until then costs more
-// than all else. Where two crash it is at once.
+// shortly before what was in hand comes back, or a lock is free, since to idle
+// until then costs more than all else. Where two crash it is at once.
 func (f *fate) mourn(ctx context.Context) {
 	f.mu.Lock()
-	wait := mulligan.AckWait - 5*time.Second
+	wait := mulligan.AckWait
+	if f.locks {
+		wait = time.Minute
+	}
+	wait -= 5 * time.Second
 	if f.pair || f.prompt {
 		wait = 0
 	}

@@ -21,7 +21,7 @@ import (
 func startTales() []tale {
 	return []tale{{"a worker that starts behind another version", func(t *testing.T, e *natstest.Env, b *book) {
 		// To adopt a job takes so long that the lock has to be held meanwhile.
-		f := &fate{book: b, slow: map[string]time.Duration{"adopt.publish before": 20 * time.Second}}
+		f := &fate{book: b, locks: true, slow: map[string]time.Duration{"adopt.publish before": 20 * time.Second}}
 		f.deaf = func(point string) bool { return !early(point) }
 		f.lives(t, 3, func(id string) (int, bool) { return startLate(t, e, f, id), false })
 	}}}

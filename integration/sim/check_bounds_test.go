@@ -143,8 +143,7 @@ func (s *story) hintsAreKept(say blame) {
 		for _, next := range s.runs[i+1:] {
 			pure := s.keyNamed(r.key).Effect == mulligan.Pure && next.attempt == 1
 			early := ok && next.key == r.key && next.begun.After(recorded) && next.begun.Before(r.ended.Add(r.answer.For))
-			person := len(s.deedsOf(r.key, next.begun)) > len(s.deedsOf(r.key, r.ended))
-			if early && !pure && !person && !next.shaken(next.begun) && !s.faulty(r.begun, next.begun, skew) {
+			if early && !pure && !s.wanted(r.key, r.ended, next.begun) && !next.shaken(next.begun) && !s.faulty(r.begun, next.begun, skew) {
 				say("I5 (hint)", "%s was told at %s to wait %v and ran at %s", r.key, s.clock(r.ended), r.answer.For, s.clock(next.begun))
 			}
 		}
@@ -210,8 +209,8 @@ func (s *story) downstreamIsBounded(say blame) {
 					spent++
 				}
 			}
-			// A token may be in the hands of a pull for a second before.
-			each := tokenCap + s.Floor*to.Sub(from.Add(-time.Second)).Seconds()
+			// A token may be in the hands of an idle pull before, while the floor brings another.
+			each := tokenCap + min(1, s.Floor*mulligan.PullWait.Seconds()) + s.Floor*to.Sub(from).Seconds()
 			most := each*float64(len(workers)) + s.earned(of, from, to) + float64(s.spare(of))
 			if spent > most {
 				say("I4 (downstream)", "retries to %s have cost %.2f from %s to %s, want %.2f at most", d, spent, s.clock(from), s.clock(to), most)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -102,6 +103,22 @@ func (s *story) doneIsDone(say blame) {
 		at, done := s.since(r.key, func(r *mulligan.Record) bool { return r.State == mulligan.Done })
 		if done && r.begun.After(at) {
 			say("I2 (a done key is not run)", "%s was done at %s and ran at %s", r.key, s.clock(at), s.clock(r.begun))
+		}
+	}
+}
+
+// doubtsStay: a once job whose effect may have happened is not run again, unless a
+// person wants it.
+func (s *story) doubtsStay(say blame) {
+	for i, r := range s.runs {
+		doubtful := errors.Is(r.err, errFlaky) && r.answer.What == transient || errors.Is(r.err, errLate)
+		if s.keyNamed(r.key).Effect != mulligan.Once || !doubtful {
+			continue
+		}
+		for _, next := range s.runs[i+1:] {
+			if next.key == r.key && next.payload == r.payload && !s.wanted(r.key, r.ended, next.begun) {
+				say("I2 (a doubt is not retried)", "%s ended at %s with %v and ran at %s", r.key, s.clock(r.ended), r.err, s.clock(next.begun))
+			}
 		}
 	}
 }

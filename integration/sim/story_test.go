@@ -31,7 +31,7 @@ func (v violation) String() string { return "\n" + v.rule + ": " + v.what }
 type blame func(rule, format string, args ...any)
 
 func (s *story) violations() (found []violation) {
-	for _, check := range []func(blame){s.nothingIsLost, s.nothingStays, s.effectsAreFew, s.doneIsDone, s.attemptsAreFew, s.crashesAreFew, s.totalsAreKept, s.timesAreKept, s.hintsAreKept,
+	for _, check := range []func(blame){s.nothingIsLost, s.nothingStays, s.effectsAreFew, s.doneIsDone, s.doubtsStay, s.attemptsAreFew, s.crashesAreFew, s.totalsAreKept, s.timesAreKept, s.hintsAreKept,
 		s.taskIsBounded, s.userIsBounded, s.downstreamIsBounded, s.lettersTell, s.retriesAreOnRecord} {
 		check(func(rule, format string, args ...any) {
 			found = append(found, violation{rule, fmt.Sprintf(format, args...)})
@@ -92,6 +92,13 @@ func (s *story) deedsOf(key string, before time.Time) (all []deed) {
 		}
 	}
 	return all
+}
+
+// wanted reports whether a person had a key run again within a time, or at its ends.
+func (s *story) wanted(key string, from, to time.Time) bool {
+	return slices.ContainsFunc(s.deedsOf(key, to), func(d deed) bool {
+		return d.again() && (d.over.IsZero() || !d.over.Before(from))
+	})
 }
 
 // lives is how often a key may have begun anew before a time.

@@ -6,13 +6,15 @@
 // job has one to acknowledge it by, which the server lets no client write, and
 // no word of the server has one.
 //
-// Reading order: Source.Each, pull.follow, pull.hand.
+// Reading order: Source.Each, inbox.pull, pull.follow, pull.hand.
 package pull
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,11 +22,14 @@ import (
 )
 
 // A Source is a durable consumer whose messages are pulled. It is safe for
-// concurrent use.
+// concurrent use. Close it when nobody pulls any more.
 type Source struct {
 	conn   *nats.Conn
 	name   string
 	prefix string // of the subjects of requests
+
+	mu   sync.Mutex
+	free []*inbox // those of pulls that are over
 }
 
 // From returns the consumer durable of stream, without asking the server
@@ -33,50 +38,111 @@ func From(js jetstream.JetStream, stream, durable string) *Source {
 	return &Source{conn: js.Conn(), name: stream + "." + durable, prefix: apiPrefix(js.Options())}
 }
 
+// Patience is how many times as long an idle pull waits.
+const Patience = 5
+
 const (
 	ackPrefix = "$JS.ACK."  // of the reply subject of each job
+	most      = 500         // jobs in one pull
 	words     = 16          // that the server may say in one pull; more than it does
 	grace     = time.Second // for the server's word after it is due, and for what is under way then
 )
 
-// Each asks for n messages and hands each to take as it arrives. It returns nil
-// when n have come, or those that came until the server's wait was over. Every
-// message handed out can be acknowledged, also after Each has returned.
+// Each asks for n messages, 500 at most, and hands each to take as it arrives. It
+// returns nil when all have come, or those that came until the server's wait was
+// over. Every message handed out can be acknowledged, also after Each has returned.
 //
-// Each has no context: cutting a pull short would strand what is under way. It
-// blocks for wait and a little more. Without a connection it waits for one, no
-// longer than wait; that is no error, and no message. A connection that breaks
-// meanwhile is [nats.ErrDisconnected], a consumer that is deleted meanwhile
+// A pull after one that brought nothing is idle: it asks for one message only, and
+// waits [Patience] times as long, so that to wait for jobs costs little. Once ctx
+// ends it is cut short, which is [context.Canceled]. Others go on then, for wait
+// and a little more: to cut them would strand what is under way.
+//
+// Without a connection Each waits for one, no longer than for a message; that is no
+// error, and no message. A connection that breaks meanwhile is
+// [nats.ErrDisconnected], a consumer that is deleted meanwhile
 // [jetstream.ErrConsumerDeleted], one that is not there [nats.ErrNoResponders],
 // and a server that says nothing [nats.ErrTimeout].
-func (s *Source) Each(n int, wait time.Duration, take func(*nats.Msg)) error {
-	changes := s.conn.StatusChanged()
-	defer s.conn.RemoveStatusListener(changes)
-	if !s.connected(changes, wait) {
-		return nil
-	}
-	p := pull{left: n, take: take, came: make(chan *nats.Msg, n+words)}
-	inbox := s.conn.NewInbox()
-	sub, err := s.conn.ChanSubscribe(inbox, p.came)
+func (s *Source) Each(ctx context.Context, n int, wait time.Duration, take func(*nats.Msg)) error {
+	in, err := s.open()
 	if err != nil {
 		return fmt.Errorf("pull from %s: %w", s.name, err)
 	}
-	defer func() { _ = sub.Unsubscribe() }() // fails on a closed connection only
-	if err = s.ask(inbox, n, wait); err == nil {
-		err = p.follow(changes, wait+grace)
+	p := in.pull(ctx, min(n, most), wait)
+	p.take = take
+	changes := s.conn.StatusChanged()
+	defer s.conn.RemoveStatusListener(changes)
+	if !s.connected(ctx, changes, p.wait) {
+		s.keep(in)
+		return nil
+	}
+	if err = s.ask(p); err == nil {
+		err = p.follow(changes)
 	}
 	if err == nil {
+		in.idle = p.got == 0
+		s.keep(in)
 		return nil
 	}
 	if s.conn.IsConnected() {
-		drain(sub)
+		drain(in.sub)
 	}
 	p.rest()
+	_ = in.sub.Unsubscribe() // it has ended, or the connection is away
 	return fmt.Errorf("pull from %s: %w", s.name, err)
 }
 
+// Close ends the subscriptions. Nobody may pull meanwhile or afterwards.
+func (s *Source) Close() {
+	for _, in := range s.free {
+		_ = in.sub.Unsubscribe() // fails on a closed connection only
+	}
+	s.free = nil
+}
+
+// inbox is where the jobs of one pull after the other arrive. One whose pull has
+// failed is used no more: the server may still send what belonged to that.
+type inbox struct {
+	subject string
+	sub     *nats.Subscription
+	came    chan *nats.Msg
+	pulls   int
+	idle    bool // the last one brought nothing
+}
+
+// open returns an inbox for a pull.
+func (s *Source) open() (*inbox, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := len(s.free) - 1; last >= 0 {
+		in := s.free[last]
+		s.free = s.free[:last]
+		return in, nil
+	}
+	in := &inbox{subject: s.conn.NewInbox(), came: make(chan *nats.Msg, most+words)}
+	var err error
+	in.sub, err = s.conn.ChanSubscribe(in.subject+".*", in.came)
+	return in, err
+}
+
+// keep has an inbox for the next pull.
+func (s *Source) keep(in *inbox) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free = append(s.free, in)
+}
+
+// pull begins a pull for n messages.
+func (in *inbox) pull(ctx context.Context, n int, wait time.Duration) *pull {
+	in.pulls++
+	p := &pull{subject: fmt.Sprint(in.subject, ".", in.pulls), came: in.came, left: n, wait: wait}
+	if in.idle {
+		p.left, p.wait, p.cut = 1, Patience*wait, ctx.Done()
+	}
+	return p
+}
+
 // connected waits for a connection and reports whether it is worth going on.
-func (s *Source) connected(changes <-chan nats.Status, wait time.Duration) bool {
+func (s *Source) connected(ctx context.Context, changes <-chan nats.Status, wait time.Duration) bool {
 	if s.conn.IsConnected() {
 		return true
 	}
@@ -87,6 +153,8 @@ func (s *Source) connected(changes <-chan nats.Status, wait time.Duration) bool 
 		case <-changes:
 		case <-patience.C:
 			return false
+		case <-ctx.Done():
+			return false
 		}
 	}
 	return true
@@ -94,27 +162,32 @@ func (s *Source) connected(changes <-chan nats.Status, wait time.Duration) bool 
 
 // ask sends the request. It asks for no heartbeats: a consumer with too many
 // requests would then say nothing instead of why it refuses this one.
-func (s *Source) ask(inbox string, n int, wait time.Duration) error {
+func (s *Source) ask(p *pull) error {
 	request, err := json.Marshal(struct {
 		Batch   int           `json:"batch"`
 		Expires time.Duration `json:"expires"`
-	}{n, wait})
+	}{p.left, p.wait})
 	if err != nil {
 		return err
 	}
-	return s.conn.PublishRequest(s.prefix+"CONSUMER.MSG.NEXT."+s.name, inbox, request)
+	return s.conn.PublishRequest(s.prefix+"CONSUMER.MSG.NEXT."+s.name, p.subject, request)
 }
 
 // pull is one request and what has come of it.
 type pull struct {
-	left int // messages still to come
-	take func(*nats.Msg)
-	came chan *nats.Msg
+	subject string // of the server's words about it; a job has its own
+	came    <-chan *nats.Msg
+	left    int // messages still to come
+	got     int
+	wait    time.Duration
+	cut     <-chan struct{} // nil unless it may be
+	take    func(*nats.Msg)
 }
 
 // follow hands out what arrives until the pull is over. Silence for longer than
-// quiet means that the server has forgotten it.
-func (p *pull) follow(changes <-chan nats.Status, quiet time.Duration) error {
+// the server waits means that it has forgotten it.
+func (p *pull) follow(changes <-chan nats.Status) error {
+	quiet := p.wait + grace
 	silence := time.NewTimer(quiet)
 	defer silence.Stop()
 	for p.left > 0 {
@@ -128,6 +201,8 @@ func (p *pull) follow(changes <-chan nats.Status, quiet time.Duration) error {
 			if status != nats.CONNECTED {
 				return nats.ErrDisconnected
 			}
+		case <-p.cut:
+			return context.Canceled
 		case <-silence.C:
 			return fmt.Errorf("no word of the server within %v: %w", quiet, nats.ErrTimeout)
 		}
@@ -135,12 +210,16 @@ func (p *pull) follow(changes <-chan nats.Status, quiet time.Duration) error {
 	return nil
 }
 
-// hand hands out a job, or reads a word of the server, which may say that the
-// pull is over. What is neither is nobody's.
+// hand hands out a job, or reads a word of the server about this pull, which may
+// say that it is over. What is neither is nobody's.
 func (p *pull) hand(m *nats.Msg) (over bool, err error) {
 	if strings.HasPrefix(m.Reply, ackPrefix) {
 		p.left--
+		p.got++
 		p.take(m)
+		return false, nil
+	}
+	if m.Subject != p.subject {
 		return false, nil
 	}
 	status, text := m.Header.Get("Status"), m.Header.Get("Description")

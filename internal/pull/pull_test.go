@@ -40,7 +40,9 @@ func newBench(t *testing.T) *bench {
 	if _, err := e.JS.CreateConsumer(t.Context(), "QUEUE", durable); err != nil {
 		t.Fatal(err)
 	}
-	return &bench{Env: e, Source: pull.From(e.JS, "QUEUE", "hands")}
+	b := &bench{Env: e, Source: pull.From(e.JS, "QUEUE", "hands")}
+	t.Cleanup(func() { b.Close() })
+	return b
 }
 
 // put stores jobs, each with its name as the body.
@@ -71,7 +73,7 @@ func (b *bench) left(t *testing.T) uint64 {
 // each pulls, acknowledges what comes and returns its subjects.
 func (b *bench) each(t *testing.T, n int, wait time.Duration) (got []string, err error) {
 	t.Helper()
-	err = b.Each(n, wait, func(m *nats.Msg) {
+	err = b.Each(t.Context(), n, wait, func(m *nats.Msg) {
 		got = append(got, m.Subject)
 		if err := m.AckSync(nats.Context(t.Context())); err != nil {
 			t.Errorf("acknowledge %s: %v", m.Subject, err)
@@ -112,7 +114,7 @@ func TestJobsAreHandedOutAsTheyArrive(t *testing.T) {
 	b.put(t, "0")
 	var got []string
 	began := time.Now()
-	err := b.Each(5, long, func(m *nats.Msg) {
+	err := b.Each(t.Context(), 5, long, func(m *nats.Msg) {
 		got = append(got, m.Subject)
 		b.put(t, fmt.Sprint(len(got)))
 	})
@@ -147,7 +149,7 @@ func TestAJobCanBeAcknowledgedInEveryWayWhenItsPullIsOver(t *testing.T) {
 	b.store(t, &nats.Msg{Subject: "job.a", Header: nats.Header{"Status": {"404"}}})
 	for try := uint64(1); try <= 4; try++ {
 		var m *nats.Msg
-		if err := b.Each(1, long, func(got *nats.Msg) { m = got }); err != nil || m == nil {
+		if err := b.Each(t.Context(), 1, long, func(got *nats.Msg) { m = got }); err != nil || m == nil {
 			t.Fatalf("delivery %d: got %v, %v", try, m, err)
 		}
 		meta, err := m.Metadata()
@@ -176,7 +178,7 @@ func TestAPullOfADeletedConsumerSaysSo(t *testing.T) {
 	b := newBench(t)
 	b.put(t, "a")
 	began := time.Now()
-	err := b.Each(2, long, func(*nats.Msg) {
+	err := b.Each(t.Context(), 2, long, func(*nats.Msg) {
 		if err := b.JS.DeleteConsumer(t.Context(), "QUEUE", "hands"); err != nil {
 			t.Error(err)
 		}
@@ -199,7 +201,7 @@ func TestAPullWhoseConnectionBreaksHandsOutWhatHasArrived(t *testing.T) {
 	}
 	began := time.Now()
 	jobs, before := 0, b.Conn.Stats().InMsgs
-	err = b.Each(5, long, func(*nats.Msg) {
+	err = b.Each(t.Context(), 5, long, func(*nats.Msg) {
 		if jobs++; jobs > 1 {
 			return
 		}
@@ -225,14 +227,14 @@ func TestAPullWithoutAConnectionWaitsForIt(t *testing.T) {
 	b := newBench(t)
 	b.put(t, "a")
 	began := time.Now()
-	if err := b.Each(2, long, func(*nats.Msg) { b.Down() }); err == nil {
+	if err := b.Each(t.Context(), 2, long, func(*nats.Msg) { b.Down() }); err == nil {
 		t.Error("the server goes away, and it is no error")
 	}
 	if got, err := b.each(t, 2, brief); err != nil || len(got) != 0 {
 		t.Errorf("the server is away: got %v, %v; want neither", got, err)
 	}
 	ended := make(chan error)
-	go func() { ended <- b.Each(1, long, func(*nats.Msg) {}) }()
+	go func() { ended <- b.Each(t.Context(), 1, long, func(*nats.Msg) {}) }()
 	b.Restart(t)
 	b.put(t, "b")
 	if err := <-ended; err != nil {
@@ -262,7 +264,7 @@ func TestAJobThatArrivesLateIsHandedOut(t *testing.T) {
 	const due = brief + time.Second // when the pull gives the server up
 	time.AfterFunc(due+time.Second/2, road.closed.Unlock)
 	jobs := 0
-	err = pull.From(js, "QUEUE", "hands").Each(2, brief, func(*nats.Msg) { jobs++ })
+	err = pull.From(js, "QUEUE", "hands").Each(t.Context(), 2, brief, func(*nats.Msg) { jobs++ })
 	if !errors.Is(err, nats.ErrTimeout) || jobs != 1 {
 		t.Errorf("got %d jobs, %v; want the one and ErrTimeout", jobs, err)
 	}

@@ -70,7 +70,7 @@ func TestAPullAndTheWordsOfTheServer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = b.answering(t, js, prefix+".", tt.words...).Each(3, brief, func(m *nats.Msg) { t.Errorf("%+v is no job", m) })
+			err = b.answering(t, js, prefix+".", tt.words...).Each(t.Context(), 3, brief, func(m *nats.Msg) { t.Errorf("%+v is no job", m) })
 			switch {
 			case tt.want == nil && tt.text == "":
 				if err != nil {
