@@ -46,6 +46,7 @@ func (c *checker) numbers(s *story) {
 		case more == 1:
 		case more > 1 && told.count(unseen) >= more-1: // others did not arrive, as the history says
 		case more == 0 && shaken && !next.Began.After(until): // begun before the failure was recorded
+		case next.Attempt == 1 && c.twice(s, call): // in two hands
 		case more < 0 && (c.faults.late(next) || told.count(givenUp) > 0): // sent before
 		case more <= 0 && c.faults.thawed(next): // in hand since before
 		default:
@@ -53,6 +54,15 @@ func (c *checker) numbers(s *story) {
 				fmt.Sprintf("attempt %d by %s at %s", next.Attempt, next.Worker, clock(next.Began)))
 		}
 	}
+}
+
+// twice reports whether a pure job may have been delivered twice for the first time
+// before a call: a consumer that is created again begins anew (NumDelivered is 1
+// again), and whatever is in hand elsewhere, maybe held by a breaker, also runs at
+// once.
+func (c *checker) twice(s *story, call *Call) bool {
+	return s.kind.effect == mulligan.Pure && call.Attempt == 1 &&
+		c.faults.any(s.tries[0].At, call.Began, linger, func(f strike) bool { return f.servers })
 }
 
 // onTheWay is how long a request that was begun in time may take to be written

@@ -52,7 +52,7 @@ func (c *checker) unjustified(s *story, l Letter, life account) string {
 	last := life.last()
 	switch l.Reason {
 	case mulligan.PermanentFailure:
-		return unless(last.call != nil && last.call.Answer.Class == refused, "the downstream refused it for good")
+		return unless(slices.ContainsFunc(life, entry.refused), "the downstream refused it for good")
 	case mulligan.InDoubt:
 		return unless(s.kind.effect == mulligan.Once && slices.ContainsFunc(life, func(e entry) bool { return c.doubts(s, e) }), "it is a once job whose call ended in doubt")
 	case mulligan.Crashed:
@@ -72,6 +72,12 @@ func (c *checker) unjustified(s *story, l Letter, life account) string {
 		return unless(c.userUsed(s, l, last), "its user's next place is past its deadline")
 	}
 	return "anything else happened than what this run does"
+}
+
+// refused reports whether the attempt was spent because the downstream refused it.
+// Another message of the key may have failed behind it.
+func (e entry) refused() bool {
+	return e.Reason == mulligan.PermanentFailure && e.call != nil && e.call.Answer.Class == refused
 }
 
 // doubts reports whether an attempt was spent in doubt, and nobody knows what

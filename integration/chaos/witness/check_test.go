@@ -219,6 +219,14 @@ func TestFaultsExcuseOnlyWhatTheyCanHaveCaused(t *testing.T) {
 		{"a skew is no kill", again, "skew", "worker-1", time.Second, false},
 		{"a clock that is behind", early, "skew", "worker-1", -time.Second, false},
 		{"a way to the downstream that is cut", again, "cut", "worker-1 to downstream", time.Second, false},
+		{"a consumer created again while a pure job waited in hand", func(m *maker) *Call {
+			m.publish("model.rank", "held", nil)
+			m.e.Faults = append(m.e.Faults, Fault{At: m.now, What: "recreate", Target: "consumer 1"})
+			m.after(15*time.Second).call("model.rank", "held", fails())
+			m.call("model.rank", "held", fine()).Attempt = 1
+			m.record("model.rank", "held", mulligan.Done)
+			return m.of("model.rank", "held")[0]
+		}, "kill -9", "publisher-1", time.Second, true},
 		{"attempts that the downstream missed", missed, "cut", "worker-1 to downstream", time.Second, true},
 		{"attempts that another worker made in vain", missed, "cut", "worker-2 to downstream", time.Second, true},
 		{"attempts that no fault kept from the downstream", missed, "kill -9", "publisher-1", time.Second, false},
