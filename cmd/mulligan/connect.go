@@ -22,8 +22,10 @@ const (
 	dialWait    = 2 * time.Second
 	commandWait = 15 * time.Second // for a command that asks a few questions
 	roleWait    = 30 * time.Second // for a server that starts beside a worker
-	flushWait   = 5 * time.Second
-	writeWait   = 5 * time.Second // for a server that takes nothing
+	// For servers that answer nothing yet, once one is reached: as workers wait.
+	provisionWait = time.Minute
+	flushWait     = 5 * time.Second
+	writeWait     = 5 * time.Second // for a server that takes nothing
 	// A link that went silent is known after 10 to 15 s: well before the server
 	// gives the jobs in hand to another worker, so that what ends is acknowledged.
 	pingEvery = 5 * time.Second

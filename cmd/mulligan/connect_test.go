@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/mulligan-queue/mulligan/internal/natstest"
@@ -66,6 +67,26 @@ func TestALinkThatGoesSilentIsGivenUpBeforeItsJobsAre(t *testing.T) {
 		}
 		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("a link that went silent was replaced after %v, want within 20s", took)
+		}
+	})
+}
+
+func TestServeThatStartsWhileNobodyAnswersProvisionsLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		way := &line{env: natstest.InBubble(t)}
+		nc, err := nats.Connect("", append(natsOptions("serve", zerolog.Nop()), nats.InProcessServer(way))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		way.now.silent.Store(true)
+		p, began := &program{log: zerolog.Nop()}, time.Now()
+		if err := p.provisionPatiently(t.Context(), &link{nc: nc, js: js}); err != nil || time.Since(began) < commandWait {
+			t.Errorf("got %v after %v, want no error, after the first try has failed", err, time.Since(began))
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/api"
+	ask "github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/config"
 	"github.com/mulligan-queue/mulligan/internal/embedded"
 )
@@ -63,7 +64,10 @@ func (p *program) serve(ctx context.Context, demo bool) error {
 	}
 	defer l.close()
 	stages, err := p.serveStages(ctx, l, web)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // it was to end before it had begun
+	case err != nil:
 		return err
 	}
 	at := ready{HTTP: "http://" + web.Addr().String(), NATS: l.at, Data: l.data}
@@ -86,9 +90,7 @@ func (p *program) serve(ctx context.Context, demo bool) error {
 // serveStages are the parts in the order of a job's life, which is the order in
 // which they stop: accept no more, finish what is in hand, bury what is spent.
 func (p *program) serveStages(ctx context.Context, l *link, web net.Listener) ([]stage, error) {
-	start, cancel := context.WithTimeout(ctx, commandWait)
-	defer cancel()
-	if _, err := p.provision(start, l); err != nil {
+	if err := p.provisionPatiently(ctx, l); err != nil {
 		return nil, err
 	}
 	reg, m := newMetrics()
@@ -98,6 +100,19 @@ func (p *program) serveStages(ctx context.Context, l *link, web net.Listener) ([
 		stages = append(stages, p.worker(l, m))
 	}
 	return append(stages, p.scheduler(l, m)), nil
+}
+
+// provisionPatiently is provision for a process that starts while its servers do,
+// or have no leader.
+func (p *program) provisionPatiently(ctx context.Context, l *link) error {
+	return ask.Patiently(ctx, provisionWait, func() error {
+		trying, cancel := context.WithTimeout(ctx, commandWait)
+		defer cancel()
+		_, err := p.provision(trying, l)
+		return err
+	}, func(err error) {
+		p.log.Warn().Err(err).Msg("provision; trying again")
+	})
 }
 
 // connectOrEmbed reaches the server that the settings name, or runs one.

@@ -47,10 +47,14 @@ func draw(cfg PublisherConfig, n int, late bool) planned {
 		p.User = fmt.Sprintf("user-%d", r.IntN(20))
 	}
 	// Who is told to wait is mostly one user of the downstream: where several are,
-	// all calls are held.
+	// all calls are held. It has more to retry than places, and does not wait for
+	// them for ever.
 	if behave(seed, cfg.Calm, keyOf(p.Kind, p.ID), 1).Hint > 0 && (r.IntN(12) > 0 || cfg.Calm) {
 		k, _ := kindOf(p.Kind)
 		p.User = k.downstream + "-limited"
+		if !cfg.Calm {
+			p.Within = 30 * time.Second
+		}
 	}
 	if r.IntN(4) == 0 {
 		p.Task = fmt.Sprintf("%s-task-%d", publisher, n/40)
