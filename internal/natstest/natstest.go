@@ -68,6 +68,7 @@ func ServerWith(t testing.TB, o Options) *Env {
 func InBubble(t testing.TB) *Env {
 	t.Helper()
 	t.Cleanup(func() {
+		time.Sleep(time.Second) // a client that drains looks every tenth of one whether it is done
 		synctest.Wait()
 		emptyPools()
 	})
