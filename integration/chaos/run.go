@@ -250,7 +250,7 @@ func (r *rig) drain(ctx context.Context) error {
 	}
 	// Each writes where its goroutines are, and ends.
 	for _, name := range ours() {
-		r.processes[name].signal(syscall.SIGQUIT)
+		_ = r.processes[name].end(syscall.SIGQUIT) // which is no clean end
 	}
 	return errors.Join(fmt.Errorf("still left %v after everything was healed: %s", r.Drain, left), err)
 }

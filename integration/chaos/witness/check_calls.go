@@ -40,11 +40,13 @@ func (c *checker) numbers(s *story) {
 			continue
 		}
 		until, shaken := c.faults.shaken(call)
-		unseen := func(e entry) bool { return e.call == nil && e.At.After(call.Began) && e.At.Before(next.Began) }
+		unseen := func(e entry) bool {
+			return (e.call == nil || e.call.Began.After(next.Began)) && e.At.After(call.Began) && e.At.Before(next.Began)
+		}
 		givenUp := func(e entry) bool { return e.call == next && e.Number == next.Attempt && e.end().Before(call.Began) }
 		switch more := next.Attempt - call.Attempt; {
 		case more == 1:
-		case more > 1 && told.count(unseen) >= more-1: // others did not arrive, as the history says
+		case more > 1 && told.count(unseen) >= more-1: // others did not arrive until then, as the history says
 		case more == 0 && shaken && !next.Began.After(until): // begun before the failure was recorded
 		case next.Attempt == 1 && c.twice(s, call): // in two hands
 		case more < 0 && (c.faults.late(next) || told.count(givenUp) > 0): // sent before
