@@ -156,7 +156,8 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	if e.err != nil {
 		return w.fail(ctx, k, d, e)
 	}
-	if k.Effect == mulligan.Pure && !k.KeepResults && rec.State == "" {
+	// Whoever was given it before may still be at it, and must find that it has ended.
+	if k.Effect == mulligan.Pure && !k.KeepResults && rec.State == "" && !d.again && !d.old {
 		w.Metrics.Done(k.Name, "")
 		return verdict{Verb: ack}
 	}

@@ -42,6 +42,7 @@ func TestAJobWithLargerHeadersThanAPublisherTakesIsAJob(t *testing.T) {
 		}
 		f.Accept(kind.Name, id)
 		f.settled(t, id)
+		time.Sleep(time.Second) // until it is buried
 		s := scheduler.Scheduler{Conn: f.Conn}
 		l, err := s.Letter(t.Context(), kind.Name, id)
 		if err != nil || l.Reason != mulligan.AttemptsExhausted || l.Header.Get("X-Line") != want || len(l.History) == 0 {

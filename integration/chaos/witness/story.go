@@ -71,7 +71,9 @@ func (s *story) hear(p Said[Published]) {
 		s.stored[p.Line.Payload]++
 	case Acked:
 		s.acks = append(s.acks, p)
-		if p.Line.Duplicate { // of a message that was stored before, or of none
+		// Of a message that was stored before, or of none; or, over HTTP, of itself: a
+		// client sends again what has an idempotency key, once its connection broke.
+		if p.Line.Duplicate && p.Line.Status == 0 {
 			s.stored[p.Line.Payload]--
 		}
 	case Refused:
