@@ -53,7 +53,7 @@ func (r *rig) apply(ctx context.Context, f fault) error {
 		return r.upgrade(ctx)
 	case "recreate":
 		return r.recreate(ctx, f)
-	case "reset consumer":
+	case resetConsumer:
 		return r.resetConsumer(ctx, f)
 	case "outage":
 		return r.outage(ctx, f)

@@ -18,8 +18,8 @@ import (
 
 const (
 	refusing       = "refusing" // the configuration of a downstream that does
-	publishRate    = 15         // jobs a second of each publisher
-	crowdedRate    = 25         // the same, where calls are to be many at once
+	publishRate    = 10         // jobs a second of each publisher
+	crowdedRate    = 16         // the same, where calls are to be many at once
 	downstreamPort = ":8080"
 	httpPort       = ":8081"
 	httpToken      = "of the sandbox" // of Mulligan's HTTP

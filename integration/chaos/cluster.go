@@ -215,13 +215,29 @@ func (r *rig) recreate(ctx context.Context, f fault) error {
 	}
 }
 
+// resetPause is how long a consumer is paused at most, for a reset.
+const resetPause = 20 * time.Second
+
 // resetConsumer makes a consumer begin again at its first message that is not
-// acknowledged.
+// acknowledged, as an operator does who has read that it must be paused meanwhile.
 func (r *rig) resetConsumer(ctx context.Context, f fault) error {
 	cfg, err := r.consumer(ctx, f)
 	if err != nil {
 		return notApplied(err)
 	}
 	r.say("reset %s", cfg.Durable)
-	return r.demand(ctx, r.nc, "CONSUMER.RESET."+f.With+"."+cfg.Durable)
+	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	// Should it not be resumed, it goes on by itself.
+	if _, err := r.js.PauseConsumer(asking, f.With, cfg.Durable, time.Now().Add(resetPause)); err != nil {
+		return notApplied(err)
+	}
+	err = r.demand(ctx, r.nc, "CONSUMER.RESET."+f.With+"."+cfg.Durable)
+	asking, cancel = context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, resumed := r.js.ResumeConsumer(asking, f.With, cfg.Durable); resumed != nil {
+		r.note("resume %s: %v; it goes on by itself", cfg.Durable, resumed)
+		wait(ctx, resetPause)
+	}
+	return err
 }

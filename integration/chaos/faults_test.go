@@ -31,10 +31,10 @@ func TestASeedDrawsTheSameFaultsForEver(t *testing.T) {
 		"15.2s kill publisher2 for 1s",
 		"17.5s reset links nats1 for 0s",
 		"18.5s isolate worker3 all servers for 35.4s",
+		"23.9s reset links publisher3 for 0s",
 		"26.4s step down consumer 3 MULLIGAN_RETRIES for 0s",
 		"38.3s cut other way scheduler2 its server for 10.4s",
 		"48.7s freeze api for 7.4s",
-		"56.5s reset consumer consumer 7 MULLIGAN_JOBS for 0s",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("seed 7 draws\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -73,7 +73,7 @@ func TestEveryKindOfFaultIsDrawnAndNamedOnce(t *testing.T) {
 	var names []string
 	for _, d := range drafts() {
 		names = append(names, d.what)
-		if asked := d.what == diskFull; drawn[d.what] == asked {
+		if asked := d.what == diskFull || d.what == resetConsumer; drawn[d.what] == asked {
 			t.Errorf("%q was drawn: %v; only what has to be asked for is not", d.what, drawn[d.what])
 		}
 	}
@@ -156,11 +156,11 @@ func TestALogTellsOfMistakesOfTheProgram(t *testing.T) {
 	}
 }
 
-func TestEveryThirdSeedIsBuiltWithTheRaceDetector(t *testing.T) {
+func TestEveryTenthSeedIsBuiltWithTheRaceDetector(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(6) {
+	for seed := range uint64(20) {
 		s := series{seeds: 1, plan: plan{Seed: seed}}
-		if got, want := s.raced(), seed%3 == 0; got != want {
+		if got, want := s.raced(), seed%10 == 3; got != want {
 			t.Errorf("seed %d is built so: %v, want %v", seed, got, want)
 		}
 	}

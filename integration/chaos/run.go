@@ -93,11 +93,14 @@ func run(ctx context.Context, t task) (report, error) {
 
 // live is the run itself: trouble, healing, and the end of all jobs.
 func (r *rig) live(ctx context.Context, rep *report) error {
-	var killing sync.WaitGroup
-	defer killing.Wait()
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	jobs, done := context.WithCancel(ctx)
 	defer done()
-	killing.Go(func() { r.broke(r.obey(jobs)) })
+	beside.Go(func() { r.broke(r.obey(jobs)) })
+	if r.Mode == "" { // else it is to be busy
+		beside.Go(func() { r.broke(r.attend(jobs)) })
+	}
 	if err := r.trouble(ctx, rep); err != nil {
 		return err
 	}
