@@ -33,6 +33,7 @@ type process struct {
 	args   []string // the program and its arguments
 	env    []string
 	wanted bool
+	killed bool // on purpose, so that it may end badly
 	cmd    *exec.Cmd
 	ended  chan struct{}
 }
@@ -61,7 +62,7 @@ func (p *process) startLocked() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
-	p.cmd, p.ended = cmd, make(chan struct{})
+	p.cmd, p.ended, p.killed = cmd, make(chan struct{}), false
 	go p.watch(cmd, p.ended)
 	return nil
 }
@@ -93,6 +94,7 @@ func (p *process) watch(cmd *exec.Cmd, ended chan struct{}) {
 func (p *process) end(s syscall.Signal) error {
 	p.mu.Lock()
 	p.wanted = false
+	p.killed = p.killed || s == syscall.SIGKILL
 	cmd, ended := p.cmd, p.ended
 	p.mu.Unlock()
 	if ended == nil {
@@ -112,7 +114,9 @@ func (p *process) end(s syscall.Signal) error {
 		}
 		return fmt.Errorf("%s still ran %v after %v", p.name, grace, s)
 	}
-	if s == syscall.SIGKILL || cmd.ProcessState.Success() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.killed || cmd.ProcessState.Success() {
 		return nil
 	}
 	return fmt.Errorf("%s, asked to end: %v", p.name, cmd.ProcessState)
