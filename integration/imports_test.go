@@ -30,7 +30,7 @@ func mayImport() map[string][]string {
 		"metrics":                   {root, "internal/cas", "internal/call"},
 		"consumer":                  {root, "budget", "dedupe", "metrics", "internal/cas", "internal/call", "internal/clock", "internal/pause", "internal/pull", "internal/watch"},
 		"consumer/consumertest":     {root, "consumer"},
-		"scheduler":                 {root, "budget", "dedupe", "metrics", "internal/cas", "internal/call", "internal/pause", "internal/pull", "internal/watch"},
+		"scheduler":                 {root, "budget", "dedupe", "metrics", "internal/cas", "internal/call", "internal/clock", "internal/pause", "internal/pull", "internal/watch"},
 		"internal/api":              {root},
 		"internal/config":           {root, "budget", "consumer"},
 		"internal/demo":             {root},
@@ -46,7 +46,7 @@ func mayImport() map[string][]string {
 		"integration/chaos":         {root, "integration/chaos/witness"},
 		"integration/chaos/witness": {root},
 		"cmd/mulligan": {root, "budget", "dedupe", "metrics", "consumer", "scheduler",
-			"internal/api", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/pause", "internal/storm"},
+			"internal/api", "internal/call", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/pause", "internal/storm"},
 	}
 }
 

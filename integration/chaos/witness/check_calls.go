@@ -46,6 +46,7 @@ func (c *checker) numbers(s *story) {
 		givenUp := func(e entry) bool { return e.call == next && e.Number == next.Attempt && e.end().Before(call.Began) }
 		switch more := next.Attempt - call.Attempt; {
 		case more == 1:
+		case more > 1 && next.Attempt <= i+2: // of an earlier call, which was recorded late
 		case more > 1 && told.count(unseen) >= more-1: // others did not arrive until then, as the history says
 		case more == 0 && shaken && !next.Began.After(until): // begun before the failure was recorded
 		case next.Attempt == 1 && c.twice(s, call): // in two hands
