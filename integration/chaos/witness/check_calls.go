@@ -41,13 +41,14 @@ func (c *checker) numbers(s *story) {
 		}
 		until, shaken := c.faults.shaken(call)
 		unseen := func(e entry) bool {
-			return (e.call == nil || e.call.Began.After(next.Began)) && e.At.After(call.Began) && e.At.Before(next.Began)
+			return (e.call == nil || e.call.Began.After(next.Began)) && e.At.Before(next.Began)
 		}
 		givenUp := func(e entry) bool { return e.call == next && e.Number == next.Attempt && e.end().Before(call.Began) }
 		switch more := next.Attempt - call.Attempt; {
 		case more == 1:
-		case more > 1 && next.Attempt <= i+2: // of an earlier call, which was recorded late
-		case more > 1 && told.count(unseen) >= more-1: // others did not arrive until then, as the history says
+		// Recorded late, so that each before it is a call, or did not arrive until then, as
+		// the history says.
+		case more > 1 && next.Attempt-1 <= i+1+told.count(unseen):
 		case more == 0 && shaken && !next.Began.After(until): // begun before the failure was recorded
 		case next.Attempt == 1 && c.twice(s, call): // in two hands
 		case more < 0 && (c.faults.late(next) || told.count(givenUp) > 0): // sent before
