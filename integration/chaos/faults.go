@@ -163,7 +163,7 @@ func (p plan) check() error {
 }
 
 // raced reports whether the product is built with the race detector, as it is for
-// every third seed.
+// every tenth seed.
 func (p plan) raced() bool { return p.Mode == "" && p.Seed%10 == 3 }
 
 // crowded reports whether many calls are on their way at any time, as they are for

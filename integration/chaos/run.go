@@ -199,10 +199,10 @@ func (r *rig) provision(ctx context.Context) error {
 func (r *rig) wreck(ctx context.Context, faults []fault) {
 	r.mu.Lock()
 	r.began = time.Now()
-	r.mu.Unlock()
 	for name, skew := range r.skews {
 		r.faults = append(r.faults, witness.Fault{At: r.began, For: skew, What: "skew", Target: name})
 	}
+	r.mu.Unlock()
 	var under, odd sync.WaitGroup
 	publishing, stop := context.WithCancel(ctx)
 	odd.Go(func() { r.odd = r.publishOdd(publishing) })

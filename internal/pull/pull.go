@@ -54,7 +54,8 @@ const (
 //
 // A pull after one that brought nothing is idle: it asks for one message only, and
 // waits [Patience] times as long, so that to wait for jobs costs little. Once ctx
-// ends it is cut short, which is [context.Canceled]. Others go on then, for wait
+// ends it is cut short, which is [context.Canceled]; a job that another server of a
+// cluster sends just then comes back after its AckWait. Others go on then, for wait
 // and a little more: to cut them would strand what is under way.
 //
 // Without a connection Each waits for one, no longer than for a message; that is no

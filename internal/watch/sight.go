@@ -24,10 +24,8 @@ type Own struct {
 // not asked about.
 type sight struct {
 	// In this process, since the look before.
-	overdue bool  // every slot has a handler whose time is up
-	held    bool  // the downstream is held, or retries have no token
-	busy    bool  // jobs are in hand
-	asked   int   // pulls that began
+	Own
+	asked   int   // pulls that were under way
 	came    int   // messages that they brought
 	refused error // how the last one failed
 
@@ -47,9 +45,9 @@ type sight struct {
 // consumer that gives its jobs to others.
 func (s sight) why() string {
 	switch {
-	case s.overdue:
+	case s.Overdue:
 		return stuckHandlers
-	case s.held || s.asleep:
+	case s.Held || s.asleep:
 		return ""
 	case s.missing != nil:
 		return stuckMissing
@@ -67,11 +65,11 @@ func (s sight) why() string {
 		return stuckRefused
 	case s.asked > 0:
 		return stuckUndelivered
-	case s.busy:
+	case s.Busy:
 		return ""
 	}
 	return stuckNotAsking
 }
 
 // quiet reports whether jobs may be waiting though this process could run some.
-func (s sight) quiet() bool { return s.came == 0 && (s.asked > 0 || !s.busy) && !s.held }
+func (s sight) quiet() bool { return s.came == 0 && (s.asked > 0 || !s.Busy) && !s.Held }

@@ -105,8 +105,7 @@ func (w *Watch) Run(ctx context.Context) {
 
 // look sees what this process knows itself.
 func (w *Watch) look() sight {
-	own := w.Own()
-	s := sight{asleep: true, overdue: own.Overdue, held: own.Held, busy: own.Busy}
+	s := sight{asleep: true, Own: w.Own()}
 	s.asked, s.came, s.refused = w.Pulls.since()
 	return s
 }

@@ -57,6 +57,7 @@ func stories(e *Evidence) map[string]*story {
 		}
 	}
 	for _, s := range all {
+		s.believe()
 		s.tries = slices.DeleteFunc(s.tries, func(p Said[Published]) bool { return s.stored[p.Line.Payload] < 1 })
 	}
 	return all
@@ -71,14 +72,23 @@ func (s *story) hear(p Said[Published]) {
 		s.stored[p.Line.Payload]++
 	case Acked:
 		s.acks = append(s.acks, p)
-		// Of a message that was stored before, or of none; or, over HTTP, of itself: a
-		// client sends again what has an idempotency key, once its connection broke.
-		if p.Line.Duplicate && p.Line.Status == 0 {
+		if p.Line.Duplicate { // of a message that was stored before, or of none
 			s.stored[p.Line.Payload]--
 		}
 	case Refused:
 		s.refusals++
 		s.stored[p.Line.Payload]--
+	}
+}
+
+// believe counts a message for each payload that is acknowledged as the key's: one
+// that is a duplicate of itself, too. An HTTP client sends again by itself what has
+// an idempotency key, once its connection broke.
+func (s *story) believe() {
+	for _, a := range s.acks {
+		if p := a.Line.Payload; a.Line.Variant == 0 {
+			s.stored[p] = max(s.stored[p], 1)
+		}
 	}
 }
 
