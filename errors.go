@@ -23,7 +23,8 @@ var (
 	// ErrNoTopology is returned when the streams do not exist.
 	ErrNoTopology = errors.New("mulligan: no streams; run `mulligan provision` or start a worker that may create them")
 	// ErrUnavailable is returned when the server cannot be reached, has no leader
-	// for the stream of jobs, or no longer has that stream.
+	// for the stream of jobs, no longer has that stream, or has too many publishes
+	// waiting for it. Nothing was stored: publish again, later.
 	ErrUnavailable = errors.New("mulligan: server unavailable")
 	// ErrUnconfirmed is returned when the server did not answer: the job may be
 	// stored. Publishing it again with the same ID is safe.

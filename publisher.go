@@ -376,6 +376,7 @@ const (
 	codeTooLarge         = 10054
 	codeStoreFailed      = 10077
 	codeInProcess        = 10158 // a cluster is just storing a message with the same id
+	codeTooManyRequests  = 10167 // as many publishes wait for the stream as may
 )
 
 func publishError(err error) error {
@@ -387,6 +388,8 @@ func publishError(err error) error {
 			return fmt.Errorf("%w: %w", ErrStreamFull, err)
 		case codeTooLarge:
 			return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		case codeTooManyRequests:
+			return fmt.Errorf("%w: too many publishes wait for the stream of jobs: %w", errAway, err)
 		case codeInProcess:
 			return fmt.Errorf("%w: %w; publish it again with the same ID", ErrUnconfirmed, err)
 		}

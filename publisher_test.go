@@ -319,6 +319,31 @@ func TestAJobOfTheLargestSizeIsStoredAndOneByteMoreIsRefused(t *testing.T) {
 	holds(t, e, 1)
 }
 
+func TestAServerThatIsFloodedRefusesJobsForNow(t *testing.T) {
+	e := natstest.ServerWith(t, natstest.Options{MaxBuffered: 1})
+	e.Provision(t, mulligan.Topology{})
+	p := &mulligan.Publisher{Conn: e.Conn, Kinds: kinds()}
+	jobs := make([]mulligan.Job, 1000)
+	for i := range jobs {
+		jobs[i] = mulligan.Job{Kind: "llm.complete", ID: fmt.Sprint(i)}
+	}
+	refused := 0
+	for i, o := range p.PublishMany(t.Context(), jobs) {
+		switch {
+		case o.Err == nil:
+			e.Accept("llm.complete", fmt.Sprint(i))
+		case errors.Is(o.Err, mulligan.ErrUnavailable) && strings.Contains(o.Err.Error(), "nothing was stored"):
+			refused++
+		default:
+			t.Fatalf("got %v, want ErrUnavailable", o.Err)
+		}
+	}
+	if refused == 0 || refused == len(jobs) {
+		t.Errorf("%d of %d were refused, want some", refused, len(jobs))
+	}
+	holds(t, e, len(jobs)-refused)
+}
+
 func TestAFullStreamRefusesJobs(t *testing.T) {
 	e := natstest.Server(t)
 	e.Provision(t, mulligan.Topology{JobsMaxBytes: 64 << 10})

@@ -49,7 +49,7 @@ func TestAStalledServerCostsTheAPIABoundedTimeAndMemory(t *testing.T) {
 		slowest = max(slowest, a.took)
 		statuses[fmt.Sprint(a.status, " ", a.problem)]++
 		if a.err != nil || a.status != http.StatusServiceUnavailable || a.retryAfter == "" {
-			t.Errorf("got %+v, want 503 and when to come back", a)
+			t.Errorf("got %+v (%v), want 503 and when to come back", a, a.err)
 		}
 	}
 	peak := web.peak(t)

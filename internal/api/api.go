@@ -58,7 +58,7 @@ type Server struct {
 	// waits until one is. Zero is 4,096.
 	MaxConnections int
 	// MaxRequests is how many requests may ask NATS at once; others wait for a
-	// second, and are told to come back. Zero is 256.
+	// second, and are told to come back. Zero is 64.
 	MaxRequests int
 	// MaxWaiting is how many requests may wait for the end of a job at once; zero
 	// is 1,000.
@@ -71,7 +71,6 @@ type Server struct {
 const (
 	defaultReadTimeout   = 30 * time.Second
 	defaultAnswerTimeout = 10 * time.Second
-	readHeaderTimeout    = 5 * time.Second
 	idleTimeout          = time.Minute
 	readyTimeout         = 2 * time.Second
 	shutdownTimeout      = 5 * time.Second
@@ -175,7 +174,7 @@ func (s *Server) noSuchPath(w http.ResponseWriter, r *http.Request) {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	read := orDefault(s.ReadTimeout, defaultReadTimeout)
 	srv := &http.Server{
-		Handler: s.handler(ctx.Done()), ReadHeaderTimeout: min(readHeaderTimeout, read), ReadTimeout: read,
+		Handler: s.handler(ctx.Done()), ReadTimeout: read,
 		// Counted from the header's end: the body, a place, NATS, and a slow reader.
 		// Who waits for a job gets more.
 		WriteTimeout: read + maxQueue + 2*s.answerTimeout(),

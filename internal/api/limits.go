@@ -19,7 +19,7 @@ const (
 	maxQueue           = time.Second // for a place to ask NATS
 	maxCollectors      = 8           // that read the metrics at once
 	defaultConnections = 4096
-	defaultRequests    = 256
+	defaultRequests    = 64
 	defaultWaiting     = 1000
 )
 

@@ -26,6 +26,9 @@ import (
 type Options struct {
 	// MaxPayload of a message in bytes; zero is the server's default.
 	MaxPayload int32
+	// MaxBuffered is how many messages may wait to be stored in a stream; zero is
+	// the server's default.
+	MaxBuffered int
 }
 
 // An Env is a running server with JetStream and a connection to it.
@@ -59,7 +62,7 @@ func Server(t testing.TB) *Env {
 // ServerWith is Server with options.
 func ServerWith(t testing.TB, o Options) *Env {
 	t.Helper()
-	return run(t, server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, MaxPayload: o.MaxPayload})
+	return run(t, server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, MaxPayload: o.MaxPayload, StreamMaxBufferedMsgs: o.MaxBuffered})
 }
 
 // InBubble is Server for a test inside testing/synctest: nothing listens, and
