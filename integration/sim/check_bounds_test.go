@@ -28,7 +28,7 @@ func (s *story) attemptsAreFew(say blame) {
 			most += len(s.sentOf(key)) - 1 // each is run at once
 		}
 		if counted > most {
-			say("I3 (runs)", "%s ran %d times, want %d at most", key, counted, most)
+			say("I3 (runs)", "%s ran %d times, want %d at most: %s", key, counted, most, s.show(key))
 		}
 	}
 }

@@ -25,10 +25,13 @@ func (w *world) publish(ctx context.Context, i int) {
 	}
 	pub := &mulligan.Publisher{Conn: p.conn, Kinds: w.kinds()}
 	j := w.job(m, time.Now())
-	w.sends(sent{i, w.recordKey(m.Key), j})
+	stranger := m.Clock != 0
 	for try := 1; p.ctx.Err() == nil; try++ {
+		if try == 1 || stranger { // whose messages have no ID: each that was unconfirmed may be stored
+			w.sends(sent{i, w.recordKey(m.Key), j})
+		}
 		ctx, cancel := context.WithTimeout(p.ctx, 5*time.Second)
-		receipt, err := w.send(ctx, pub, j, m.Clock != 0)
+		receipt, err := w.send(ctx, pub, j, stranger)
 		cancel()
 		if errors.Is(err, mulligan.ErrUnconfirmed) || errors.Is(err, mulligan.ErrUnavailable) || errors.Is(err, mulligan.ErrNoTopology) {
 			sleep(p.ctx, time.Second)
