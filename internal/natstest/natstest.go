@@ -45,6 +45,8 @@ type Env struct {
 
 	opts     server.Options
 	mu       sync.Mutex // guards Server for connections, and what follows
+	links    []net.Conn // of a bubble
+	down     bool       // and takes no more of them
 	accepted map[Key]bool
 	ran      map[Key]int
 }
@@ -177,7 +179,7 @@ func (e *Env) serve() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.Server = s
+	e.Server, e.down = s, false
 	return nil
 }
 
@@ -185,12 +187,15 @@ func (e *Env) serve() error {
 // takes an Env for it.
 func (e *Env) InProcessConn() (net.Conn, error) {
 	e.mu.Lock()
-	s := e.Server
-	e.mu.Unlock()
-	if !s.Running() {
+	defer e.mu.Unlock()
+	if e.down || !e.Server.Running() {
 		return nil, errors.New("the server is down")
 	}
-	return s.InProcessConn()
+	c, err := e.Server.InProcessConn()
+	if err == nil {
+		e.links = append(e.links, c)
+	}
+	return c, err
 }
 
 func (e *Env) connect() (*nats.Conn, error) {
@@ -214,8 +219,25 @@ func (e *Env) Dial(t testing.TB) *nats.Conn {
 
 // Down shuts the server down; Restart brings it back.
 func (e *Env) Down() {
+	if e.opts.DontListen {
+		e.cut()
+	}
 	e.Server.Shutdown()
 	e.Server.WaitForShutdown()
+}
+
+// cut ends all connections before the server shuts down in a bubble: it sleeps
+// with its locks held then, and while somebody waits for one of them a bubble's
+// time stands still.
+func (e *Env) cut() {
+	e.mu.Lock()
+	links := e.links
+	e.links, e.down = nil, true
+	e.mu.Unlock()
+	for _, c := range links {
+		_ = c.Close() // fails if it is closed already
+	}
+	synctest.Wait()
 }
 
 // Restart shuts the server down, unless it is down, and starts it again on the
