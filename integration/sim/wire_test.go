@@ -8,7 +8,9 @@ import (
 
 // wire is the connection of a process to the server. While it is stalled, what
 // either side writes waits, and arrives in order afterwards; once it is cut
-// nothing arrives any more.
+// nothing arrives any more. No connection is made while it is stalled: the client
+// would wait for its handshake with a lock held, and while somebody waits for that a
+// bubble's time stands still.
 type wire struct {
 	dial func() (net.Conn, error)
 
@@ -22,7 +24,7 @@ type wire struct {
 func (w *wire) InProcessConn() (net.Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.isCut() {
+	if w.isCut() || time.Now().Before(w.until) {
 		return nil, net.ErrClosed
 	}
 	server, err := w.dial()
@@ -44,7 +46,7 @@ func (w *wire) carry(to, from net.Conn) {
 		queue  [][]byte
 		closed bool
 	)
-	more := sync.NewCond(&mu)
+	more, made := sync.NewCond(&mu), time.Now()
 	go func() {
 		for {
 			chunk := make([]byte, 16<<10)
@@ -72,7 +74,7 @@ func (w *wire) carry(to, from net.Conn) {
 			chunk := queue[0]
 			queue = queue[1:]
 			mu.Unlock()
-			if !w.pass() {
+			if !w.pass(made) {
 				return
 			}
 			if _, err := to.Write(chunk); err != nil {
@@ -82,13 +84,14 @@ func (w *wire) carry(to, from net.Conn) {
 	}()
 }
 
-// pass waits while the wire is stalled and reports whether it is whole.
-func (w *wire) pass() bool {
+// pass waits while the wire is stalled and reports whether it is whole. A handshake
+// takes no time, and passes.
+func (w *wire) pass(made time.Time) bool {
 	for {
 		w.mu.Lock()
 		wait := time.Until(w.until)
 		w.mu.Unlock()
-		if w.isCut() || wait <= 0 {
+		if w.isCut() || wait <= 0 || time.Now().Equal(made) {
 			return !w.isCut()
 		}
 		select {
