@@ -156,6 +156,9 @@ func TestFail(t *testing.T) {
 		if v.Verb != spend || v.Reason != mulligan.Crashed || !store || r.State != mulligan.Dead || len(r.History) != 1 {
 			t.Errorf("got %+v, store %v, record %+v", v, store, r)
 		}
+		if a := r.History[0]; a.Verb != mulligan.Spend || a.Reason != "" || a.Delay != 0 || a.ErrorType != "error" {
+			t.Errorf("its entry is %+v, want no retry and why", a)
+		}
 	})
 	t.Run("a snooze counts no attempt", func(t *testing.T) {
 		var r mulligan.Record

@@ -59,7 +59,9 @@ func fail(r *mulligan.Record, e ending, ask asker) (v verdict, store bool, err e
 	}
 	switch {
 	case r.State == mulligan.Spent || r.State == mulligan.Dead:
-		// Ended meanwhile: a late failure adds its facts and follows the record.
+		// Ended meanwhile: a late failure adds its facts and follows the record. It is
+		// not what the key was spent for.
+		v.Verb, v.Reason, v.Delay = spend, "", 0
 		r.Note(e.entry(r, v))
 		return ended(r), true, nil
 	case e.behind(r):

@@ -182,11 +182,16 @@ func (s *story) true(l *mulligan.Letter) bool {
 func (s *story) timeOf(l *mulligan.Letter) (all time.Duration) {
 	p := mulligan.Policy{Attempts: s.Attempts, Total: s.Total}
 	var next time.Duration
+	over := false
 	for _, a := range l.History {
 		if a.Verb == mulligan.Replay || a.Verb == mulligan.Resolve {
-			all, next = 0, 0
+			all, next, over = 0, 0, false
 			continue
 		}
+		if over { // a late failure
+			continue
+		}
+		over = a.Verb == mulligan.Spend
 		all += a.Took + a.Delay
 		next = p.Delay(a.Number, 1)
 		if a.Throttled {

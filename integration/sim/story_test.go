@@ -203,13 +203,18 @@ func (s *story) entries(key string) map[string]mulligan.Attempt {
 	return all
 }
 
-// noted are the entries about the call that began at a time.
+// noted are the entries about the call that began at a time. One that says that it
+// has no end is taken back once it has.
 func (s *story) noted(r *run) (all []mulligan.Attempt) {
 	entries := s.entries(r.key)
 	for _, run := range slices.Sorted(maps.Keys(entries)) {
 		if a := entries[run]; a.At.Equal(r.begun) && a.Verb != mulligan.Replay && a.Verb != mulligan.Resolve {
 			all = append(all, entries[run])
 		}
+	}
+	noEnd := func(a mulligan.Attempt) bool { return a.ErrorType == "no_end" }
+	if ended := slices.DeleteFunc(slices.Clone(all), noEnd); len(ended) > 0 {
+		return ended
 	}
 	return all
 }
