@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // AckWait is how long a message may go without a sign from its worker before
@@ -197,7 +197,7 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) (chang
 	if fixedFault(have.Config) != "" {
 		return true, c.remake(ctx, js, have) // a new consumer begins with the oldest message
 	}
-	updated, err := c.renew(ctx, js, have.Config)
+	updated, err := c.renew(ctx, js, have)
 	if err != nil {
 		return made || updated, err
 	}
@@ -208,40 +208,101 @@ func (c consumerSpec) ensure(ctx context.Context, js jetstream.JetStream) (chang
 // renew updates the consumer if it is not as it should be.
 //
 // A consumer never delivers what lies before the place that it has reached, so
-// a filter added to a busy one misses the jobs that were published before. They
-// are adopted; the consumer's metadata says so until that is finished, for the
-// process that comes after a crash.
-func (c consumerSpec) renew(ctx context.Context, js jetstream.JetStream, have jetstream.ConsumerConfig) (updated bool, err error) {
+// a filter added to a busy one misses the jobs that were published before. Worse,
+// the server takes them for acknowledged as soon as another server leads: they are
+// gone. So they are adopted before the filter is added, while the consumer is
+// paused and passes over nothing more.
+func (c consumerSpec) renew(ctx context.Context, js jetstream.JetStream, have *jetstream.ConsumerInfo) (updated bool, err error) {
 	want := c.config()
-	pending := strings.Fields(have.Metadata[metaAdopt])
+	pending := strings.Fields(have.Config.Metadata[metaAdopt])
 	for _, f := range want.FilterSubjects {
-		if !slices.Contains(filtersOf(have), f) && !slices.Contains(pending, f) {
+		if !slices.Contains(filtersOf(have.Config), f) && !slices.Contains(pending, f) {
 			pending = append(pending, f)
 		}
 	}
-	if len(pending) == 0 && sameConsumer(have, want) {
-		return false, nil
+	switch {
+	case len(pending) > 0:
+		resume, err := c.pause(ctx, js, have)
+		if err == nil {
+			err = c.extend(ctx, js, have.Config, pending)
+		}
+		return true, errors.Join(err, resume())
+	case !sameConsumer(have.Config, want):
+		return true, call.Err(ctx, "consumer.update", func() error { return update(ctx, js, c.Stream, have.Config, want) })
 	}
-	if len(pending) == 0 {
-		return true, call.Err(ctx, "consumer.update", func() error { return update(ctx, js, c.Stream, have, want) })
+	return false, nil
+}
+
+// adoptPause is how long a consumer is paused for at most while jobs are adopted:
+// so long it stands still if this process ends meanwhile.
+const adoptPause = time.Minute
+
+// pause has the consumer deliver nothing for a while, and returns what ends that.
+// One that an operator has paused for longer is left as it is.
+func (c consumerSpec) pause(ctx context.Context, js jetstream.JetStream, have *jetstream.ConsumerInfo) (resume func() error, err error) {
+	if have.Paused && have.PauseRemaining > adoptPause {
+		return func() error { return nil }, nil
 	}
-	next := want
-	next.Metadata = maps.Clone(want.Metadata)
-	want.Metadata[metaAdopt] = strings.Join(pending, " ")
-	if err := call.Err(ctx, "adopt.begin", func() error { return update(ctx, js, c.Stream, have, want) }); err != nil {
-		return false, err
+	resume = func() error {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second) // also if ctx has ended
+		defer cancel()
+		return call.Err(late, "adopt.resume", func() error {
+			var err error
+			if have.Paused {
+				_, err = js.PauseConsumer(late, c.Stream, c.Durable, *have.Config.PauseUntil)
+			} else {
+				_, err = js.ResumeConsumer(late, c.Stream, c.Durable)
+			}
+			return err
+		})
 	}
+	until := have.TimeStamp.Add(adoptPause) // by the server's clock
+	err = call.Err(ctx, "adopt.pause", func() error {
+		_, err := js.PauseConsumer(ctx, c.Stream, c.Durable, until)
+		return err
+	})
+	for err == nil { // in a cluster another server does it
+		var now *jetstream.ConsumerInfo
+		if now, err = ConsumerInfo(ctx, js, c.Stream, c.Durable); err == nil && (now.Paused || now.TimeStamp.After(until)) {
+			break
+		}
+		err = errors.Join(err, pause.For(ctx, 10*time.Millisecond))
+	}
+	return resume, err
+}
+
+// extend adopts what the filters match that the consumer is to have besides, and
+// adds them. Its metadata says so until it is finished, for the process that comes
+// after a crash.
+func (c consumerSpec) extend(ctx context.Context, js jetstream.JetStream, have jetstream.ConsumerConfig, filters []string) error {
+	next := c.config()
+	marked := c.config()
+	marked.Metadata[metaAdopt] = strings.Join(filters, " ")
+	if err := c.adoptAll(ctx, js, filters); err != nil {
+		return err
+	}
+	if err := call.Err(ctx, "adopt.begin", func() error { return update(ctx, js, c.Stream, have, marked) }); err != nil {
+		return err
+	}
+	now, err := ConsumerInfo(ctx, js, c.Stream, c.Durable)
+	if err != nil {
+		return err
+	}
+	if !now.Paused { // it took too long: the consumer may have passed over what came meanwhile
+		if err := c.adoptAll(ctx, js, filters); err != nil {
+			return err
+		}
+	}
+	return call.Err(ctx, "adopt.end", func() error { return update(ctx, js, c.Stream, have, next) })
+}
+
+// adoptAll adopts all that filters match by now.
+func (c consumerSpec) adoptAll(ctx context.Context, js jetstream.JetStream, filters []string) error {
 	s, err := js.Stream(ctx, c.Stream)
 	if err != nil {
-		return true, err
+		return err
 	}
-	// Up to the stream's end, not to the place that the consumer says it has
-	// reached: it may pass over the message just behind that while its filters
-	// change.
-	if err := c.adopt(ctx, js, pending, s.CachedInfo().State.LastSeq); err != nil {
-		return true, err
-	}
-	return true, call.Err(ctx, "adopt.end", func() error { return update(ctx, js, c.Stream, have, next) })
+	return c.adopt(ctx, js, filters, s.CachedInfo().State.LastSeq)
 }
 
 // find returns the consumer, which it makes if there is none.

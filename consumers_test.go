@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 )
 
@@ -172,6 +173,48 @@ func TestAKindAddedToABusyDownstreamGetsItsOlderJobs(t *testing.T) {
 		}
 		if left := after.Config.Metadata["mulligan.adopt"]; left != "" {
 			t.Errorf("the consumer %s on %s still has to adopt %q", before.Name, before.Stream, left)
+		}
+	}
+}
+
+// A cluster takes for acknowledged, when another server leads, what lies before the
+// place that a consumer has reached and matches its filters.
+func TestBeforeAConsumerGetsAKindItsOlderJobsAreAdoptedAndNoneIsPassedOver(t *testing.T) {
+	a, b := normal(t, "a.x", mulligan.Pure, "llm"), normal(t, "b.x", mulligan.Pure, "llm")
+	e := provisioned(t, a)
+	jobs, adopted := e.Topology.FreshQueue("llm"), e.Topology.DeferredQueue("llm")
+	publish(t, e, "b.x", "old", "one")
+	publish(t, e, "a.x", "1", "")
+	if got := take(t, consumer(t, e, jobs)); !slices.Equal(got, []string{"a.x/1="}) {
+		t.Fatalf("got %v, want the job of its kind", got)
+	}
+	begun := 0
+	ctx := call.With(t.Context(), func(point string) {
+		if point != "adopt.begin before" || !consumer(t, e, jobs).CachedInfo().Paused {
+			return // or that of another queue
+		}
+		begun++
+		if n := e.Account(t).Jobs; n != 0 {
+			t.Errorf("%d older jobs are left when the filter is added", n)
+		}
+		publish(t, e, "b.x", "new", "two")
+		publish(t, e, "a.x", "2", "")
+		if got := take(t, consumer(t, e, jobs)); len(got) != 0 {
+			t.Errorf("the consumer goes on meanwhile, and delivers %v", got)
+		}
+	})
+	if _, err := e.Topology.Declare(ctx, e.JS, []mulligan.Kind{b}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Topology.EnsureConsumers(ctx, e.JS, []string{"llm"}); err != nil || begun == 0 {
+		t.Fatalf("%d filters were added, %v", begun, err)
+	}
+	for _, tt := range []struct {
+		from mulligan.Queue
+		want []string
+	}{{adopted, []string{"b.x/old=one"}}, {jobs, []string{"b.x/new=two", "a.x/2="}}} {
+		if got := take(t, consumer(t, e, tt.from)); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.from.Durable, got, tt.want)
 		}
 	}
 }

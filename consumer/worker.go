@@ -253,12 +253,13 @@ func (w *Worker) prepare(ctx context.Context) error {
 // provision makes the streams and consumers if this worker may. If it may not,
 // they must be there.
 func (w *Worker) provision(ctx context.Context) error {
+	before := w.Conn.LastError()
 	err := w.create(ctx)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if api := new(jetstream.APIError); !errors.As(err, &api) {
-		err = errors.New(err.Error()) // to a user without rights a server is silent: no reason to wait for it
+	if refused := w.Conn.LastError(); refused != before && errors.Is(refused, nats.ErrPermissionViolation) {
+		err = errors.New(err.Error()) // to who may not a server is silent: no reason to wait for its answer
 	}
 	for _, d := range w.downstreams() {
 		for _, q := range w.Topology.Queues(d) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/integration/chaos/witness"
 )
 
@@ -89,7 +90,10 @@ func (s *series) defaults() {
 		s.plan.For = map[string]time.Duration{soaking: 15 * time.Minute, overloading: 2 * time.Minute, "": time.Minute}[s.plan.Mode]
 	}
 	if s.drain == 0 {
-		s.drain = map[string]time.Duration{soaking: 4 * time.Minute, "": 90 * time.Second,
+		// A job that ends each worker which calls for it comes back after AckWait, three
+		// times, and the third is spent.
+		const deadly = 3*mulligan.AckWait + 30*time.Second
+		s.drain = map[string]time.Duration{soaking: 4 * time.Minute, "": deadly,
 			overloading: 4*time.Minute + 6*s.plan.For, // a backlog has to be worked off before anything is late
 		}[s.plan.Mode]
 	}

@@ -85,7 +85,7 @@ func many(ctx context.Context, args []string) error {
 	f.IntVar(&s.seeds, "seeds", 1, "how many runs, of this seed and those that follow it")
 	f.IntVar(&s.parallel, "parallel", 1, "how many of them at once")
 	f.DurationVar(&s.plan.For, "for", 0, "how long things go wrong in each (default 1m; 15m to soak, 2m to overload)")
-	f.DurationVar(&s.drain, "drain", 0, "how long the jobs may then take to end (default 90s; 4m to soak, and six times -for besides to overload)")
+	f.DurationVar(&s.drain, "drain", 0, "how long the jobs may then take to end (default 2m; 4m to soak, and six times -for besides to overload)")
 	f.BoolFunc("soak", "under load, and look for what grows", func(string) error { return s.plan.mode(soaking) })
 	f.BoolFunc("overload", "with three times the load that it can take, and no faults", func(string) error { return s.plan.mode(overloading) })
 	f.Func("only", "kinds of faults, with commas between (default all)", func(list string) error {

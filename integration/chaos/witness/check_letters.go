@@ -144,14 +144,17 @@ func (c *checker) couldExpire(s *story, l Letter, last entry) bool {
 	}
 	over := l.BuriedAt // when it came back, if it was not spent by its last attempt
 	if last.Reason == mulligan.Expired {
-		over = last.end()
-		if c.faults.away(last.end(), l.BuriedAt) { // the budgets, which are asked first, did not answer
-			over = l.BuriedAt
+		if !c.faults.away(last.end(), l.BuriedAt) { // else the budgets, which are asked first, did not answer
+			over = earlier(over, last.end().Add(answerWithin))
 		}
 		over = over.Add(s.kind.delayAfter(last))
 	}
 	return !over.Add(clockSlack).Before(first)
 }
+
+// answerWithin is how long a question to the servers takes at most, before it is
+// asked again: so long after an attempt its end may be judged.
+const answerWithin = 5 * time.Second
 
 // clockSlack is by how much the clock of a process may be ahead of the server's: it
 // is the latest that this can show, so by as long as its quickest question took, on
