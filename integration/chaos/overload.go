@@ -19,7 +19,7 @@ import (
 // overloadTimes is how much more than its capacity the whole is given.
 const overloadTimes = 3
 
-// Bounds of an overload. A publish over HTTP waits a second at most for a place to
+// Bounds of an overload. A publish over HTTP waits half a second at most for a place to
 // ask the servers, before it is turned away; one that has a place, and one over the
 // library, gets an answer within two. The slowest of all may have met
 // a change of leaders, and a publisher gives up after five seconds.

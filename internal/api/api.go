@@ -57,8 +57,8 @@ type Server struct {
 	// takes the place of the one that has been without a request for the longest, or
 	// waits until one is. Zero is 4,096.
 	MaxConnections int
-	// MaxRequests is how many requests may ask NATS at once; others wait for a
-	// second, and are told to come back. Zero is 64.
+	// MaxRequests is how many requests may ask NATS at once; others wait for
+	// half a second, and are told to come back. Zero is 64.
 	MaxRequests int
 	// MaxWaiting is how many requests may wait for the end of a job at once; zero
 	// is 1,000.

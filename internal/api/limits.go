@@ -16,8 +16,8 @@ const (
 	maxHeadBytes       = 64 << 10  // beyond, net/http refuses by itself and in plain text
 	maxBodies          = 128 << 20 // of all payloads in hand
 	maxWait            = time.Minute
-	maxQueue           = time.Second // for a place to ask NATS
-	maxCollectors      = 8           // that read the metrics at once
+	maxQueue           = time.Second / 2 // for a place to ask NATS
+	maxCollectors      = 8               // that read the metrics at once
 	defaultConnections = 4096
 	defaultRequests    = 64
 	defaultWaiting     = 1000

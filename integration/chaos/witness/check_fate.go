@@ -164,7 +164,11 @@ const race = 2 * time.Second
 func (c *checker) doneIsOver(s *story) {
 	for i, first := range s.calls {
 		// On a busy machine the caller of a slow call had begun to wait long before.
-		slow := first.Ended.Sub(first.Began) > callTimeout/4
+		patience := callTimeout
+		if d := s.deadline(); !d.IsZero() {
+			patience = min(patience, d.Sub(first.Began))
+		}
+		slow := first.Ended.Sub(first.Began) > patience/4
 		if !first.succeeded() || slow || c.faults.unheard(first) {
 			continue
 		}

@@ -130,15 +130,20 @@ func (k kind) longestDelay(n int, hint time.Duration, throttled bool) time.Durat
 	return max(hint, w*3/2) + max(hint/10, w/2)
 }
 
-// couldExpire reports whether the deadline was so near that the next retry could
-// not start before it. Waiting for a place of the user is told otherwise.
-func (c *checker) couldExpire(s *story, l Letter, last entry) bool {
-	first := time.Time{}
+// deadline is the earliest that the key was published with; zero is none.
+func (s *story) deadline() (first time.Time) {
 	for _, p := range s.tries {
 		if d := p.Line.Deadline; !d.IsZero() && (first.IsZero() || d.Before(first)) {
 			first = d
 		}
 	}
+	return first
+}
+
+// couldExpire reports whether the deadline was so near that the next retry could
+// not start before it. Waiting for a place of the user is told otherwise.
+func (c *checker) couldExpire(s *story, l Letter, last entry) bool {
+	first := s.deadline()
 	if first.IsZero() {
 		return false
 	}
