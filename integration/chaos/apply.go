@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"syscall"
 	"time"
@@ -72,7 +73,24 @@ func (r *rig) down(ctx context.Context, f fault, s syscall.Signal) error {
 	}
 	r.broke(p.end(s))
 	wait(ctx, f.For)
-	return p.start()
+	if err := p.start(); err != nil || f.Target != downstream {
+		return err
+	}
+	return served(context.WithoutCancel(ctx))
+}
+
+// served waits until the downstream takes calls: it reads all its log first.
+func served(ctx context.Context) error {
+	const patience = time.Minute
+	for deadline := time.Now().Add(patience); ; wait(ctx, 20*time.Millisecond) {
+		c, err := net.DialTimeout("tcp", address(downstream)+downstreamPort, time.Second)
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the downstream takes no calls after %v: %w", patience, err)
+		}
+	}
 }
 
 // untilAtWork waits for the operator to begin something, for a while.

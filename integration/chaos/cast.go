@@ -166,5 +166,5 @@ func (r *rig) outage(ctx context.Context, f fault) error {
 	refuses := p.become([]string{self, downstream, "-config", r.roleFile(refusing)})
 	wait(ctx, f.For)
 	r.broke(p.end(syscall.SIGKILL))
-	return errors.Join(refuses, p.become(usual))
+	return errors.Join(refuses, p.become(usual), served(context.WithoutCancel(ctx)))
 }

@@ -84,17 +84,12 @@ type downstream struct {
 }
 
 // Downstream answers calls until ctx ends. One that ran before remembers the
-// calls and the idempotency keys.
+// calls and the idempotency keys, and takes no connection before it does.
 func Downstream(ctx context.Context, cfg DownstreamConfig) error {
-	l, err := net.Listen("tcp", cfg.Listen)
-	if err != nil {
-		return err
-	}
-	return serveDownstream(ctx, cfg, l)
+	return serveDownstream(ctx, cfg, func() (net.Listener, error) { return net.Listen("tcp", cfg.Listen) })
 }
 
-func serveDownstream(ctx context.Context, cfg DownstreamConfig, l net.Listener) error {
-	defer func() { _ = l.Close() }()
+func serveDownstream(ctx context.Context, cfg DownstreamConfig, listen func() (net.Listener, error)) error {
 	log, past, err := openJournal("downstream", cfg.Log)
 	if err != nil {
 		return err
@@ -108,6 +103,11 @@ func serveDownstream(ctx context.Context, cfg DownstreamConfig, l net.Listener) 
 			d.count(line.Called)
 		}
 	}
+	l, err := listen()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
 	s := &http.Server{Handler: d}
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

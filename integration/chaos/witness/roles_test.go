@@ -163,7 +163,7 @@ func life(t *testing.T, cfg DownstreamConfig) (url string, end func()) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- serveDownstream(ctx, cfg, l) }()
+	go func() { ended <- serveDownstream(ctx, cfg, func() (net.Listener, error) { return l, nil }) }()
 	return "http://" + l.Addr().String(), func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -78,7 +78,7 @@ func play(t *testing.T, load time.Duration, spoil func(config string) string) Re
 	loaded, stop := context.WithTimeout(all, load)
 	defer stop()
 	run(all, "downstream", func(ctx context.Context, log string) error {
-		return serveDownstream(ctx, DownstreamConfig{Seed: seed, Log: log}, l)
+		return serveDownstream(ctx, DownstreamConfig{Seed: seed, Log: log}, func() (net.Listener, error) { return l, nil })
 	})
 	run(loaded, "operator", func(ctx context.Context, log string) error {
 		return Operator(ctx, OperatorConfig{Seed: seed, Servers: []string{e.URL}, Program: program, Log: log})
