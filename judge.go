@@ -111,7 +111,7 @@ func (p Policy) Judge(a Ended, err error, c Chance) Verdict {
 		v.Delay = p.ThrottledDelay(a.Number, m.Hint, c.U, c.V)
 	}
 	if left := p.Total - a.Spent; v.Delay >= left {
-		if m.Hint >= left {
+		if m.Hint > 0 && m.Hint >= left {
 			v.Error = ErrorText(fmt.Errorf("%w; it asked to wait %v, and the policy's total leaves %v", err, m.Hint, max(left, 0).Round(time.Millisecond)))
 		}
 		return v.spent(TimeExhausted)

@@ -193,6 +193,10 @@ func afterStart(r *mulligan.Record, f facts) (v verdict, store bool) {
 		}
 	}
 	switch {
+	case r.Start.Address == f.address && f.now.Sub(r.Start.At) < mulligan.AckWait/2:
+		// Delivered again though AckWait is not over, as by a server that has just begun
+		// to lead: who started it is at it. Left alone, the message comes again if not.
+		return verdict{Verb: drop}, false
 	case f.noKey:
 		v.Reason = mulligan.NoKey
 	case r.Start.Address != f.address && f.now.Before(f.deadline):

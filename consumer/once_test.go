@@ -18,6 +18,10 @@ func TestAdmitOnce(t *testing.T) {
 		r.Steps = steps
 		return r
 	}
+	lately := func(r mulligan.Record) mulligan.Record {
+		r.Start.At = noon.Add(-mulligan.AckWait/2 + time.Second)
+		return r
+	}
 	ended := mulligan.StepRecord{Name: "charge", Result: mulligan.NewResult([]byte("1"), noon)}
 	open := mulligan.StepRecord{Name: "mail", Begun: noon, Run: "x"}
 	stepping := func(r mulligan.Record, steps ...mulligan.StepRecord) mulligan.Record {
@@ -40,6 +44,8 @@ func TestAdmitOnce(t *testing.T) {
 		{"a start noted before, whose answer was lost, is not noted twice", began("s1", "J:7"), nil, run, "", false, 1},
 		{"redelivered without a start it runs: the crash was before", mulligan.Record{}, again, run, "", true, 1},
 		{"redelivered after its start nobody knows", began("s1", "J:7"), again, spend, mulligan.InDoubt, true, 1},
+		{"redelivered soon after its start it is left to who started it", lately(began("s1", "J:7")), again, drop, "", false, 1},
+		{"also without a key of its own", lately(began("s1", "J:7")), keyless, drop, "", false, 1},
 		{"redelivered between two steps it runs again", stepping(began("s1", "J:7"), ended), again, run, "", true, 2},
 		{"steps of an earlier run do not vouch for one that used none", with(began("s1", "J:7"), ended), again, spend, mulligan.InDoubt, true, 1},
 		{"redelivered within a step nobody knows", stepping(began("s1", "J:7"), ended, open), again, spend, mulligan.InDoubt, true, 1},
@@ -122,7 +128,7 @@ func TestALateEndOfAOnceJob(t *testing.T) {
 			t.Fatal(v)
 		}
 		second := late.facts
-		second.again, second.start = true, "s2"
+		second.again, second.start, second.now = true, "s2", noon.Add(mulligan.AckWait)
 		if v, _ := admit(&r, second); v.Reason != mulligan.InDoubt {
 			t.Fatal(v)
 		}

@@ -106,7 +106,7 @@ func (c *checker) deadline(s *story) {
 func (c *checker) total(s *story) {
 	took := time.Duration(0)
 	for _, call := range s.calls {
-		if !call.Ended.IsZero() && !c.faults.hit(call) {
+		if !call.Ended.IsZero() && !c.faults.hit(call) && !c.faults.cutOff(call.Worker, call.Began, call.end()) {
 			took += call.end().Sub(call.Began)
 		}
 	}

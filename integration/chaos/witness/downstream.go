@@ -141,7 +141,7 @@ func (d *downstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &Called{Path: strings.TrimPrefix(r.URL.Path, "/"), Kind: h.Get("Mulligan-Kind"), ID: h.Get("Mulligan-Id"), Key: h.Get("Idempotency-Key"),
 		Worker: h.Get(headerWorker), Attempt: attempt, Payload: fingerprint(body), Size: len(body)}
 	if !d.begin(c) {
-		return
+		panic(http.ErrAbortHandler) // to return would be a 200
 	}
 	gone := !pause(r.Context(), c.Answer.Wait)
 	if !gone && c.Answer.Status == 0 && !c.Answer.Drop {
@@ -150,7 +150,7 @@ func (d *downstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if _, err := d.log.write(Line{Ended: &Ended{Serial: c.Serial, Gone: gone}}); err != nil {
 		d.fatal(err)
-		return
+		panic(http.ErrAbortHandler)
 	}
 	answer(w, c)
 }
