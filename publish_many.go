@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -17,8 +18,8 @@ type Outcome struct {
 }
 
 const (
-	publishWindow = 1024 // jobs on their way to the server at once
-	consultAtOnce = 64   // records read at once
+	publishWindow = 512 // jobs; two windows are on their way to the server at once
+	consultAtOnce = 64  // records read at once
 )
 
 // PublishMany stores jobs, many at a time, and returns the fate of each in the
@@ -33,21 +34,30 @@ func (p *Publisher) PublishMany(ctx context.Context, jobs []Job) []Outcome {
 		}
 		return out
 	}
+	var answers sync.WaitGroup
 	for start := 0; start < len(jobs); start += publishWindow {
 		end := min(start+publishWindow, len(jobs))
-		p.publishWindow(ctx, jobs[start:end], out[start:end])
+		sent := p.sendMany(ctx, jobs[start:end], out[start:end])
+		answers.Wait() // those of the window before
+		answers.Go(func() { p.settleMany(ctx, sent, out[start:end]) })
 	}
+	answers.Wait()
 	return out
 }
 
-func (p *Publisher) publishWindow(ctx context.Context, jobs []Job, out []Outcome) {
-	drafts := make([]*draft, len(jobs))
+// onWay is a job on its way to the server.
+type onWay struct {
+	*draft
+	answer jetstream.PubAckFuture // nil if it was not sent
+}
+
+func (p *Publisher) sendMany(ctx context.Context, jobs []Job, out []Outcome) []onWay {
+	sent := make([]onWay, len(jobs))
 	eachAtOnce(len(jobs), consultAtOnce, func(i int) {
-		drafts[i], out[i].Err = p.draft(ctx, &jobs[i])
-		out[i].Receipt = drafts[i].receipt
+		sent[i].draft, out[i].Err = p.draft(ctx, &jobs[i])
+		out[i].Receipt = sent[i].receipt
 	})
-	sent := make([]jetstream.PubAckFuture, len(jobs))
-	for i, d := range drafts {
+	for i, d := range sent {
 		if out[i].Err != nil || d.receipt.Ended() {
 			continue
 		}
@@ -56,14 +66,19 @@ func (p *Publisher) publishWindow(ctx context.Context, jobs []Job, out []Outcome
 			out[i].Err = fmt.Errorf("publish %s %.80q: %w", d.job.Kind, d.job.ID, publishError(err))
 			continue
 		}
-		sent[i] = f
+		sent[i].answer = f
 	}
-	eachAtOnce(len(jobs), consultAtOnce, func(i int) {
-		if sent[i] == nil {
+	return sent
+}
+
+func (p *Publisher) settleMany(ctx context.Context, sent []onWay, out []Outcome) {
+	eachAtOnce(len(sent), consultAtOnce, func(i int) {
+		d := sent[i]
+		if d.answer == nil {
 			return
 		}
-		ack, err := call.Do(ctx, "many.answer", func() (*jetstream.PubAck, error) { return wait(ctx, sent[i]) })
-		out[i].Receipt, out[i].Err = p.settle(ctx, drafts[i], ack, err)
+		ack, err := call.Do(ctx, "many.answer", func() (*jetstream.PubAck, error) { return wait(ctx, d.answer) })
+		out[i].Receipt, out[i].Err = p.settle(ctx, d.draft, ack, err)
 	})
 }
 
@@ -80,18 +95,16 @@ func wait(ctx context.Context, f jetstream.PubAckFuture) (*jetstream.PubAck, err
 
 // eachAtOnce calls do for 0 to n-1, up to width at once.
 func eachAtOnce(n, width int, do func(i int)) {
-	var wg sync.WaitGroup
-	next := make(chan int)
+	var (
+		all  sync.WaitGroup
+		next atomic.Int64
+	)
 	for range min(n, width) {
-		wg.Go(func() {
-			for i := range next {
-				do(i)
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				do(int(i))
 			}
 		})
 	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
+	all.Wait()
 }
