@@ -7,7 +7,7 @@ FOR ?= 60s
 PARALLEL ?= 1
 RACE := $(shell command -v `$(GO) env CC | cut -d' ' -f1` >/dev/null 2>&1 && echo -race)
 
-.PHONY: help run build check test fuzz sim chaos soak overload
+.PHONY: help run build check test fuzz sim chaos soak overload bench
 
 help:
 	@echo 'make run    the demo: everything in one process, with a provider that fails'
@@ -18,6 +18,7 @@ help:
 	@echo 'make fuzz   each fuzz target for $(FUZZTIME)'
 	@echo 'make chaos  the whole on a cluster that is wrecked for $(FOR): SEEDS (1) runs from SEED on, PARALLEL at once (Linux, root)'
 	@echo 'make soak   the chaos run under load for SOAK (15m), with a look at what grows'
+	@echo 'make bench  throughput and latency beside a loop of nats.go: CASES (all), ROUNDS (5)'
 	@echo 'make overload  the chaos run without faults, with three times the load that it can take, for OVERLOAD (2m)'
 
 run:
@@ -60,3 +61,6 @@ soak:
 
 overload:
 	$(GO) run ./integration/chaos -overload $(if $(SEED),-seed $(SEED)) $(if $(OVERLOAD),-for $(OVERLOAD))
+
+bench:
+	$(GO) run ./cmd/mulligan bench $(CASES) --rounds $(or $(ROUNDS),5)

@@ -32,6 +32,7 @@ func mayImport() map[string][]string {
 		"consumer/consumertest":     {root, "consumer"},
 		"scheduler":                 {root, "budget", "dedupe", "metrics", "internal/cas", "internal/call", "internal/clock", "internal/pause", "internal/pull", "internal/watch"},
 		"internal/api":              {root},
+		"internal/bench":            {root, "budget", "consumer"},
 		"internal/config":           {root, "budget", "consumer"},
 		"internal/demo":             {root},
 		"internal/doctor":           {root, "consumer", "scheduler", "internal/pause"},
@@ -46,7 +47,7 @@ func mayImport() map[string][]string {
 		"integration/chaos":         {root, "integration/chaos/witness"},
 		"integration/chaos/witness": {root},
 		"cmd/mulligan": {root, "budget", "dedupe", "metrics", "consumer", "scheduler",
-			"internal/api", "internal/call", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/pause", "internal/storm"},
+			"internal/api", "internal/bench", "internal/call", "internal/config", "internal/demo", "internal/doctor", "internal/embedded", "internal/pause", "internal/storm"},
 	}
 }
 

@@ -89,7 +89,7 @@ func (p *program) root() *cobra.Command {
 	setting(f, "log-level", "MULLIGAN_LOG_LEVEL", "debug, info, warn or error (default info)")
 	setting(f, "log-format", "MULLIGAN_LOG_FORMAT", "console or json (default console on a terminal)")
 	root.AddCommand(p.serveCommand(), p.workerCommand(), p.schedulerCommand(), p.provisionCommand(), p.doctorCommand(),
-		p.kindsCommand(), p.publishCommand(), p.jobCommand(), p.deadCommand(), p.budgetCommand(), p.stormCommand())
+		p.kindsCommand(), p.publishCommand(), p.jobCommand(), p.deadCommand(), p.budgetCommand(), p.stormCommand(), p.benchCommand())
 	return root
 }
 

@@ -143,3 +143,6 @@ func (s *Server) Shutdown() {
 	s.nats.WaitForShutdown()
 	_ = s.lock.Close() // which unlocks it
 }
+
+// Version is that of the server.
+func Version() string { return server.VERSION }
