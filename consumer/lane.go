@@ -54,10 +54,10 @@ type source struct {
 	messages *pull.Source
 	pulled   chan *delivery
 
-	watch   watch.Watch
-	reached uint64 // deliveries of the consumer, when the worker began
+	watch watch.Watch
 
 	mu      sync.Mutex
+	reached uint64     // the place of the last delivery, to any of its loops, or before the worker began
 	created time.Time  // when the consumer was made
 	began   time.Time  // when it last began anew, as far as is known
 	moved   *sync.Cond // some of stock has started
@@ -197,7 +197,6 @@ func (l *lane) giveBack(d *delivery, why string) {
 // pull fetches jobs that need no token until ctx ends, but none while the
 // downstream is held.
 func (l *lane) pull(ctx context.Context, s *source) {
-	last := s.reached
 	for fails := 0; l.calls.Await(ctx, l.calls.Held) == nil; {
 		if s == l.fresh && l.w.holding.Load() {
 			_ = pause.For(ctx, holdWait)
@@ -207,6 +206,7 @@ func (l *lane) pull(ctx context.Context, s *source) {
 		if !s.await(ctx, n) {
 			return
 		}
+		last := s.last()
 		fails = l.recover(ctx, s, l.fetch(ctx, s, n, func(d *delivery) { last = s.follow(d, last) }), fails)
 	}
 }
@@ -298,17 +298,26 @@ func (l *lane) recover(ctx context.Context, s *source, err error, fails int) int
 
 // follow notes whether d may have been delivered before, though the consumer takes
 // it for new, and returns its place among the consumer's deliveries; last is that
-// of the one before it. Those of one pull after the other have ascending places,
-// unless the consumer began anew: it was made again, reset, or is led by a server
-// that had not heard of all that was delivered.
+// of the one before it in its pull, or before that. What a pull brings has places
+// behind all that had come when it began, and they ascend, unless the consumer
+// began anew: it was made again, reset, or is led by a server that had not heard of
+// all that was delivered.
 func (s *source) follow(d *delivery, last uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.nth <= last {
-		s.began = s.lane.w.clock.Now()
+		s.began, s.reached = s.lane.w.clock.Now(), d.nth
 	}
+	s.reached = max(s.reached, d.nth)
 	d.old = !d.stored.After(s.began)
 	return d.nth
+}
+
+// last is the place of the last delivery that any pull has brought.
+func (s *source) last() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reached
 }
 
 // compare asks whether the consumer is the one that is known. Without an answer it
