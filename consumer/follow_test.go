@@ -57,6 +57,28 @@ func TestWhatAConsumerMadeAgainDeliversMayBeOld(t *testing.T) {
 	}
 }
 
+// Several loops pull from one consumer. What one of them is given first, after the
+// consumer was reset, is behind what another was given before.
+func TestAPullOfAnotherLoopShowsThatAConsumerBeganAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := natstest.InBubble(t)
+		e.Provision(t, mulligan.Topology{})
+		s := puller(t, e).l.fresh
+		time.Sleep(time.Second)
+		published := time.Now()
+		before := &delivery{nth: 3, stored: published}
+		s.follow(before, s.last())
+		time.Sleep(time.Second)
+		after := &delivery{nth: 1, stored: published}
+		s.follow(after, s.last())
+		next := &delivery{nth: 2, stored: time.Now().Add(time.Second)}
+		s.follow(next, s.last())
+		if before.old || !after.old || next.old {
+			t.Errorf("old: before the reset %v, the first after it %v, one published since %v; want only the second", before.old, after.old, next.old)
+		}
+	})
+}
+
 // hands pulls for a worker that does not run.
 type hands struct {
 	l    *lane

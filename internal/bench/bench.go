@@ -77,11 +77,6 @@ type Result struct {
 	Figures []Figure      `json:"figures"`
 }
 
-// Met reports whether all goals of the case were met.
-func (r Result) Met() bool {
-	return !slices.ContainsFunc(r.Figures, func(f Figure) bool { return !f.Met() })
-}
-
 // Run measures a case on a server that nobody else uses: both sides in turn, so
 // many times, each going first every other time. said is told what goes on.
 func Run(ctx context.Context, c Case, server *Server, rounds int, said func(string)) (Result, error) {
