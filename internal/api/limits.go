@@ -15,6 +15,7 @@ const (
 	maxHeaderLines     = 100       // of a request
 	maxHeadBytes       = 64 << 10  // beyond, net/http refuses by itself and in plain text
 	maxBodies          = 128 << 20 // of all payloads in hand
+	maxDrained         = 8 << 20   // of a refused body
 	maxWait            = time.Minute
 	maxQueue           = time.Second / 2 // for a place to ask NATS
 	maxCollectors      = 8               // that read the metrics at once

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
@@ -98,6 +99,49 @@ func TestWhatIsTooLargeIsRefusedAndSaysSo(t *testing.T) {
 	}
 	if n := env.Account(t).Held(); n != 0 {
 		t.Errorf("%d jobs were stored, want none", n)
+	}
+}
+
+// A body counts what is read of it.
+type body struct {
+	io.Reader
+	read int
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.read += n
+	return n, err
+}
+
+func (b *body) Close() error { return nil }
+
+// A connection that is closed while its client writes may be reset before the
+// client has read why.
+func TestABodyThatIsRefusedIsReadSoThatTheAnswerArrives(t *testing.T) {
+	h := newServer(t, natstest.Server(t), mulligan.Topology{}).Handler()
+	const size = 700 << 10 // more than what net/http reads after an answer
+	for _, tt := range []struct {
+		name   string
+		says   int64 // its length
+		expect string
+		read   int
+	}{
+		{"all of it is read", size, "", size},
+		{"as much as it says is too much to read", 1 << 30, "", 0},
+		{"whoever asks before sending it need not send it", size, "100-continue", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := &body{Reader: strings.NewReader(strings.Repeat("x", size))}
+			r := httptest.NewRequest("POST", "/v1/jobs/no..kind", b)
+			r.ContentLength = tt.says
+			r.Header.Set("Expect", tt.expect)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != 400 || b.read != tt.read {
+				t.Errorf("got %d after %d bytes, want 400 after %d", w.Code, b.read, tt.read)
+			}
+		})
 	}
 }
 

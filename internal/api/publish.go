@@ -27,13 +27,12 @@ type receiptView struct {
 func (s *Server) publish(room *rooms) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		job := mulligan.Job{Kind: r.PathValue("kind")}
-		body := payload{room: room}
-		defer body.leave()
-		receipt, err := s.accept(w, r, &job, &body)
+		receipt, err := s.accept(w, r, room, &job)
 		if receipt.ID != "" {
 			job.ID = receipt.ID // it may be a random one, which a repeated request needs
 		}
 		if err != nil {
+			drain(r)
 			s.fail(w, r, &job, err)
 			return
 		}
@@ -49,7 +48,7 @@ func (s *Server) publish(room *rooms) http.HandlerFunc {
 }
 
 // accept reads the request and publishes its job.
-func (s *Server) accept(w http.ResponseWriter, r *http.Request, job *mulligan.Job, body *payload) (mulligan.Receipt, error) {
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, room *rooms, job *mulligan.Job) (mulligan.Receipt, error) {
 	if err := checkKind(job.Kind); err != nil {
 		return mulligan.Receipt{}, err
 	}
@@ -59,12 +58,14 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, job *mulligan.Jo
 	if !s.Conn.IsConnected() { // and who never was knows no largest payload
 		return mulligan.Receipt{}, mulligan.ErrUnavailable
 	}
+	r.Body = http.MaxBytesReader(w, r.Body, s.Conn.MaxPayload())
+	body := payload{Reader: r.Body, room: room}
+	defer body.leave()
 	var err error
-	body.Reader = http.MaxBytesReader(w, r.Body, s.Conn.MaxPayload())
-	if job.Payload, err = io.ReadAll(body); err != nil {
+	if job.Payload, err = io.ReadAll(&body); err != nil {
 		return mulligan.Receipt{}, bodyProblem(err)
 	}
-	return s.store(r.Context(), body.room, job)
+	return s.store(r.Context(), room, job)
 }
 
 // store publishes a job. A key that has ended without success is a problem.
@@ -85,6 +86,16 @@ func (s *Server) store(ctx context.Context, room *rooms, job *mulligan.Job) (mul
 		return receipt, endedBefore(receipt)
 	}
 	return receipt, err
+}
+
+// drain reads what is left of the body of a request that is refused: of a
+// connection that is closed while its client writes, the answer may be lost. A
+// client that waits to be told to send its body is not told to.
+func drain(r *http.Request) {
+	if r.ContentLength > maxDrained || r.Header.Get("Expect") != "" {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, maxDrained)
 }
 
 func endedBefore(receipt mulligan.Receipt) *problem {
