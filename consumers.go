@@ -390,10 +390,6 @@ func consumersOf(ctx context.Context, js jetstream.JetStream, stream string) (al
 // adopt moves the messages of filters up to a place of the stream to the end of
 // those that have come back: stored there first, then removed here.
 func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters []string, reached uint64) error {
-	s, err := js.Stream(ctx, c.Stream)
-	if err != nil {
-		return err
-	}
 	for _, f := range filters {
 		for seq := uint64(1); seq <= reached; {
 			m, err := call.Do(ctx, "adopt.find", func() (*jetstream.RawStreamMsg, error) {
@@ -405,7 +401,7 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 			if err != nil {
 				return err
 			}
-			if err := c.adoptOne(ctx, js, s, m); err != nil {
+			if err := c.adoptOne(ctx, js, m); err != nil {
 				return fmt.Errorf("adopt %s: %w", Address(c.Stream, m.Sequence), err)
 			}
 			seq = m.Sequence + 1
@@ -414,7 +410,7 @@ func (c consumerSpec) adopt(ctx context.Context, js jetstream.JetStream, filters
 	return nil
 }
 
-func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, m *jetstream.RawStreamMsg) error {
+func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, m *jetstream.RawStreamMsg) error {
 	kind, token := SplitSubject(c.Root, m.Subject)
 	msg := &nats.Msg{Subject: Subject(c.back, kind, SafeToken(token)), Header: m.Header, Data: m.Data}
 	if c.Root != c.back {
@@ -434,7 +430,7 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, s je
 		return err
 	}
 	return call.Err(ctx, "adopt.delete", func() error {
-		err := s.DeleteMsg(ctx, m.Sequence)
+		err := deleteMsg(ctx, js, c.Stream, m.Sequence)
 		if err == nil {
 			return nil
 		}

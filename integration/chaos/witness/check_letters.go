@@ -170,20 +170,16 @@ const clockSlack = 500 * time.Millisecond
 // that a fault kept from recording it.
 func (c *checker) taskUsed(task string) (n int) {
 	for _, s := range c.tasked[task] {
-		for _, at := range c.plans(s) {
-			n++
-			// A change whose answer was lost is made once more, and counts twice.
-			if !at.IsZero() && c.faults.away(at.Add(-settle), at) {
-				n++
-			}
-		}
+		n += len(c.plans(s))
 	}
 	return n
 }
 
 // plans are the retries of a key that were planned, each by when its call began,
 // which is when its budgets had been asked at the latest; zero if none did. Where a
-// call failed and a fault kept that from the record, one may have been.
+// call failed and a fault kept that from the record, one may have been. A retry whose
+// answer may have been lost is there twice: then it was asked once more, and counts
+// twice.
 func (c *checker) plans(s *story) (asked []time.Time) {
 	a, stand := c.account(s, s.told()), map[*Call]bool{}
 	for _, e := range a {
@@ -195,6 +191,11 @@ func (c *checker) plans(s *story) (asked []time.Time) {
 	for _, call := range s.calls {
 		if !stand[call] && !call.succeeded() && c.faults.hit(call) {
 			asked = append(asked, s.next(call.Attempt, call.end()))
+		}
+	}
+	for _, at := range slices.Clone(asked) {
+		if !at.IsZero() && c.faults.away(at.Add(-settle), at) {
+			asked = append(asked, at)
 		}
 	}
 	return asked

@@ -59,6 +59,28 @@ func getMsg(ctx context.Context, js jetstream.JetStream, stream string, which ms
 	return m, nil
 }
 
+// deleteMsg deletes a message as jetstream.Stream.DeleteMsg does, whose errors do
+// not tell a refusal from a stream that has no leader just now.
+func deleteMsg(ctx context.Context, js jetstream.JetStream, stream string, seq uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, js.Options().DefaultTimeout)
+	defer cancel()
+	ask := fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)
+	resp, err := js.Conn().RequestWithContext(ctx, apiPrefix(js.Options())+"STREAM.MSG.DELETE."+stream, ask)
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(resp.Data, &answer); err != nil {
+		return fmt.Errorf("delete message of %s: %w", stream, err)
+	}
+	if answer.Error != nil {
+		return answer.Error
+	}
+	return nil
+}
+
 // apiPrefix begins the subjects of the server's requests.
 func apiPrefix(o jetstream.JetStreamOptions) string {
 	switch {
