@@ -49,7 +49,7 @@ func (r *rig) serverConfig(name string) string {
 server_name: %s
 listen: "%s:4222"
 server_tags: [%q]
-jetstream { store_dir: %q, max_file_store: %s, max_memory_store: 64MB, max_buffered_msgs: 500 }
+jetstream { store_dir: %q, max_file_store: %s, max_memory_store: 64MB, max_buffered_msgs: 150 }
 cluster { name: chaos, listen: "%s:6222", routes: [%s] }
 accounts {
   SYS: { users: [{user: admin, password: %q}] }
