@@ -158,6 +158,10 @@ func (r *rig) begin(ctx context.Context) error {
 	if err := r.provision(ctx); err != nil {
 		return err
 	}
+	// A call that is refused because it does not listen yet is nobody's fault.
+	if err := errors.Join(r.processes[downstream].start(), served(ctx)); err != nil {
+		return err
+	}
 	for _, name := range everyone() {
 		if err := r.processes[name].start(); err != nil {
 			return err
