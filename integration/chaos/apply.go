@@ -105,11 +105,11 @@ func (r *rig) untilAtWork(ctx context.Context) {
 
 func (r *rig) freeze(ctx context.Context, f fault) error {
 	p := r.processes[f.Target]
-	if !p.signal(syscall.SIGSTOP) {
+	if !p.freeze() {
 		return notApplied(fmt.Errorf("%s does not run", f.Target))
 	}
 	wait(ctx, f.For)
-	p.signal(syscall.SIGCONT)
+	p.thaw()
 	return nil
 }
 

@@ -14,6 +14,7 @@ const (
 	attention = 50 * time.Millisecond  // between looks
 	starved   = 300 * time.Millisecond // for which nobody who wants to run may wait
 	busyMost  = 20                     // the part of a run that may be so: a twentieth
+	around    = 2 * time.Second        // before and after, when those who compute may wait though this program did not: it sleeps, and is preferred
 )
 
 // attend notes when the machine had no time for this program, until ctx ends: it had
@@ -30,7 +31,7 @@ func (r *rig) attend(ctx context.Context) error {
 		}
 		busy += late
 		r.mu.Lock()
-		r.faults = append(r.faults, witness.Fault{At: before, For: attention + late, What: "busy machine", Target: "workers to " + downstream})
+		r.faults = append(r.faults, witness.Fault{At: before.Add(-around), For: attention + late + 2*around, What: "busy machine", Target: "workers to " + downstream})
 		r.mu.Unlock()
 	}
 	if took := time.Since(began); busy*busyMost > took {

@@ -33,6 +33,7 @@ type process struct {
 	args   []string // the program and its arguments
 	env    []string
 	wanted bool
+	frozen bool
 	killed bool // on purpose, so that it may end badly
 	cmd    *exec.Cmd
 	ended  chan struct{}
@@ -62,7 +63,7 @@ func (p *process) startLocked() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
-	p.cmd, p.ended, p.killed = cmd, make(chan struct{}), false
+	p.cmd, p.ended, p.killed, p.frozen = cmd, make(chan struct{}), false, false
 	go p.watch(cmd, p.ended)
 	return nil
 }
@@ -101,9 +102,7 @@ func (p *process) end(s syscall.Signal) error {
 		return nil
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, s) // it may have ended
-	select {
-	case <-ended:
-	case <-time.After(grace):
+	if !p.endsWithin(grace, ended) {
 		// Its log then says where its goroutines are.
 		_ = cmd.Process.Signal(syscall.SIGQUIT)
 		select {
@@ -132,11 +131,40 @@ func (p *process) pid() int {
 	return p.cmd.Process.Pid
 }
 
-// signal sends a signal to the process, and reports whether it runs.
-func (p *process) signal(s syscall.Signal) bool {
+// freeze stops the process where it is, and reports whether it runs.
+func (p *process) freeze() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.ended != nil && syscall.Kill(-p.cmd.Process.Pid, s) == nil
+	p.frozen = p.ended != nil && syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) == nil
+	return p.frozen
+}
+
+// thaw lets it go on.
+func (p *process) thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen = false; p.ended != nil {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) // it may have ended
+	}
+}
+
+// endsWithin reports whether the process ends before it has had so much time. While
+// it is frozen it has none.
+func (p *process) endsWithin(d time.Duration, ended <-chan struct{}) bool {
+	const tick = 50 * time.Millisecond
+	for had := time.Duration(0); had < d; {
+		select {
+		case <-ended:
+			return true
+		case <-time.After(tick):
+		}
+		p.mu.Lock()
+		if !p.frozen {
+			had += tick
+		}
+		p.mu.Unlock()
+	}
+	return false
 }
 
 // faulty are the lines of the process's log that tell of a mistake in its program.
