@@ -208,10 +208,12 @@ func (s *story) cutShort(e entry) bool {
 }
 
 // mustStand reports whether a call failed and its worker lived to record it. A
-// good answer that came without knowing of such a failure ends the key before it.
+// good answer that came without knowing of such a failure ends the key before it, as
+// does any for a worker that was frozen with the job in hand.
 func (c *checker) mustStand(s *story, call *Call) bool {
+	frozen := c.faults.thawed(call)
 	over := func(other *Call) bool {
-		return other.succeeded() && other.Attempt <= call.Attempt && !s.reopened(call.Began, other.Began)
+		return other.succeeded() && (other.Attempt <= call.Attempt || frozen) && !s.reopened(call.Began, other.Began)
 	}
 	return !call.succeeded() && !call.Ended.IsZero() && !c.faults.struck(call) && !slices.ContainsFunc(s.calls, over)
 }

@@ -117,22 +117,34 @@ func (fs faults) any(from, to time.Time, after time.Duration, hit func(s strike)
 // the servers alone does not do that, since a worker writes until it is answered;
 // for as long it can be struck.
 func (fs faults) struck(c *Call) bool {
-	last := c.end().Add(linger)
+	last := fs.over(c).Add(linger)
 	if until, ok := fs.shaken(c); ok && until.After(last) {
 		last = until
 	}
 	return fs.any(c.Began.Add(-linger), last, reconnect, func(s strike) bool { return s.workers[c.Worker] })
 }
 
+// over is when the caller was through with a call: of an answer that may not have
+// come back it did not know before its patience was at an end.
+func (fs faults) over(c *Call) time.Time {
+	if fs.cutOff(c.Worker, c.Began, c.end()) {
+		return later(c.end(), c.Began.Add(callTimeout))
+	}
+	return c.end()
+}
+
 // shaken reports whether the servers were hit in that time, and until when what
 // they know of the call may be behind: its job may have been given to another
-// worker before the record was written.
+// worker before the record was written. A fault that follows before another is over
+// prolongs it.
 func (fs faults) shaken(c *Call) (until time.Time, ok bool) {
-	for _, f := range fs {
-		if f.servers && f.overlaps(c.Began.Add(-linger), c.end().Add(linger), settle) {
-			ok = true
-			if over := f.At.Add(f.For + settle); over.After(until) {
-				until = over
+	until = fs.over(c).Add(linger)
+	for again := true; again; {
+		again = false
+		for _, f := range fs {
+			over := f.At.Add(f.For + settle)
+			if f.servers && f.overlaps(c.Began.Add(-linger), until, settle) && over.After(until) {
+				until, ok, again = over, true, true
 			}
 		}
 	}
@@ -210,7 +222,14 @@ func (c *Call) end() time.Time {
 func (fs faults) late(c *Call) bool { return fs.cutOff(c.Worker, c.Began.Add(-linger), c.Began) }
 
 // thawed reports whether a call was made by a worker that had just been let go on:
-// with what it had in hand since before.
+// with what it had in hand since before. One that arrived late was made while its way
+// was silent.
 func (fs faults) thawed(c *Call) bool {
-	return fs.any(c.Began.Add(-linger), c.Began, linger, func(s strike) bool { return s.What == "freeze" && s.workers[c.Worker] })
+	sent := c.Began.Add(-linger)
+	for _, f := range fs {
+		if f.ways[c.Worker] && f.overlaps(sent, c.Began, linger) && f.At.Before(sent) {
+			sent = f.At
+		}
+	}
+	return fs.any(sent, c.Began, linger, func(s strike) bool { return s.What == "freeze" && s.workers[c.Worker] })
 }
