@@ -77,8 +77,9 @@ func admit(r *mulligan.Record, f facts) (v verdict, store bool) {
 	case r.Move != nil && r.Move.Due.After(f.now) && !f.mine(r) && f.due.Before(r.Move.Due):
 		// The key's retry waits, and this is another message of it: published
 		// again, or left behind by a crash. One that was parked until then or later
-		// is exempt: it is due by the server's clock.
-		return verdict{Verb: wait, Reason: mulligan.InProgress, Due: r.Move.Due.Add(f.policy.Timeout)}, false
+		// is exempt: it is due by the server's clock. By then the retry is recorded,
+		// though it takes as long as it may.
+		return verdict{Verb: wait, Reason: mulligan.InProgress, Due: r.Move.Due.Add(f.policy.Timeout + shortWait)}, false
 	case f.deferred && r.Retried() && !f.paid(r):
 		// Another message of its key has failed since it was deferred. It waits where
 		// nothing is pulled without a token.
