@@ -327,6 +327,51 @@ func TestServersThatAreAwayExcuseARepeatOnlyMeanwhile(t *testing.T) {
 	}
 }
 
+// Faults that follow each other, or meet, explain what none of them does alone.
+func TestWhatSeveralFaultsExplain(t *testing.T) {
+	const back = "worker-1 to downstream"
+	type hit struct {
+		what, target string
+		at, took     time.Duration // after the first call began
+	}
+	for _, tt := range []struct {
+		name   string
+		faults []hit
+		worker string        // of the repeat
+		later  time.Duration // the repeat
+		loses  bool          // the failure is in no record
+		clean  bool
+	}{
+		{"servers that are away again before they were back", []hit{{"cut", "nats2", 0, 5 * time.Second}, {"cut", "nats3", 10 * time.Second, 10 * time.Second}}, "worker-1", 25 * time.Second, true, true},
+		{"servers that were back in between", []hit{{"cut", "nats2", 0, 5 * time.Second}, {"cut", "nats3", 17 * time.Second, 10 * time.Second}}, "worker-1", 25 * time.Second, true, false},
+		{"a kill while it waited for an answer whose way was cut", []hit{{"cut", back, 0, time.Second}, {"kill", "worker-1", 2500 * time.Millisecond, time.Second}}, "worker-1", 10 * time.Second, true, true},
+		{"a kill long after it had waited in vain", []hit{{"cut", back, 0, time.Second}, {"kill", "worker-1", 9 * time.Second, time.Second}}, "worker-1", 20 * time.Second, true, false},
+		{"a kill when the answer was there", []hit{{"kill", "worker-1", 2500 * time.Millisecond, time.Second}}, "worker-1", 10 * time.Second, true, false},
+		{"a worker that was frozen with it in hand, and whose call arrives late", []hit{{"freeze", "worker-2", -time.Second, 5 * time.Second}, {"cut", "worker-2 to downstream", 3 * time.Second, 9 * time.Second}}, "worker-2", 12 * time.Second, false, true},
+		{"one that was frozen long before its way was cut", []hit{{"freeze", "worker-2", -time.Second, 5 * time.Second}, {"cut", "worker-2 to downstream", 7 * time.Second, 5 * time.Second}}, "worker-2", 12 * time.Second, false, false},
+		{"another that was frozen", []hit{{"freeze", "worker-3", -time.Second, 5 * time.Second}, {"cut", "worker-2 to downstream", 3 * time.Second, 9 * time.Second}}, "worker-2", 12 * time.Second, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMaker()
+			m.publish("pay.charge", "a", nil)
+			first := m.call("pay.charge", "a", fails()).Began
+			m.now = first.Add(tt.later)
+			again := m.call("pay.charge", "a", fine())
+			again.Attempt, again.Worker = 1, tt.worker
+			r := m.record("pay.charge", "a", mulligan.Done)
+			if tt.loses {
+				r.History = r.History[1:]
+			}
+			for _, h := range tt.faults {
+				m.fault(h.what, h.target, first.Add(h.at), h.took)
+			}
+			if found := Check(m.e).Violations; (len(found) == 0) != tt.clean {
+				t.Errorf("got %q, want clean = %v", found, tt.clean)
+			}
+		})
+	}
+}
+
 // A kill explains one run more, not two.
 func TestEachFaultExplainsOneRepeat(t *testing.T) {
 	for kills, clean := range map[int]bool{1: false, 2: true} {
