@@ -212,8 +212,8 @@ const (
 	keyedKind, pureKind  = "email.send", "llm.complete"
 	policyAttempts       = 4
 	firstDelay, maxDelay = 100 * time.Millisecond, 300 * time.Millisecond
-	callTimeout          = 3 * time.Second
-	slots                = 16 // of each kind
+	callTimeout          = 10 * time.Second // longer than a busy machine stands still: only slow ones time out
+	slots                = 16               // of each kind
 )
 
 // delayBounds are those of the policy before retry n, without a hint.
