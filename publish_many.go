@@ -3,12 +3,15 @@ package mulligan
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan/internal/call"
+	"github.com/mulligan-queue/mulligan/internal/pause"
 )
 
 // An Outcome is the fate of one job of [Publisher.PublishMany].
@@ -20,12 +23,14 @@ type Outcome struct {
 const (
 	publishWindow = 512 // jobs; two windows are on their way to the server at once
 	consultAtOnce = 64  // records read at once
+	floodTries    = 10  // of a job that a flooded stream did not take, in about six seconds
 )
 
 // PublishMany stores jobs, many at a time, and returns the fate of each in the
-// same order. One job's error says nothing about the others. When ctx ends, the
-// jobs that were not answered have an error wrapping [ErrUnconfirmed] or
-// ctx's.
+// same order. One job's error says nothing about the others. Jobs that the stream
+// does not take because too many wait for it are sent again, for some seconds. When
+// ctx ends, the jobs that were not answered have an error wrapping [ErrUnconfirmed]
+// or ctx's.
 func (p *Publisher) PublishMany(ctx context.Context, jobs []Job) []Outcome {
 	out := make([]Outcome, len(jobs))
 	if err := p.connect(ctx); err != nil { // do not ask a server that is away once a job
@@ -78,9 +83,15 @@ func (p *Publisher) settleMany(ctx context.Context, sent []onWay, out []Outcome)
 			return
 		}
 		ack, err := call.Do(ctx, "many.answer", func() (*jetstream.PubAck, error) { return wait(ctx, d.answer) })
+		for try := 0; flooded(err) && try < floodTries && pause.For(ctx, rand.N(floodPause(try))) == nil; try++ {
+			ack, err = p.store(ctx, d.draft)
+		}
 		out[i].Receipt, out[i].Err = p.settle(ctx, d.draft, ack, err)
 	})
 }
+
+// floodPause is the longest pause before a flooded stream is tried again.
+func floodPause(try int) time.Duration { return min(50*time.Millisecond<<try, 2*time.Second) }
 
 func wait(ctx context.Context, f jetstream.PubAckFuture) (*jetstream.PubAck, error) {
 	select {

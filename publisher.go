@@ -367,6 +367,12 @@ func queuedAlready(err error) bool {
 	return errors.As(err, &api) && strings.Contains(api.Description, "per subject")
 }
 
+// flooded reports whether a publish was refused because too many wait for the stream.
+func flooded(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == codeTooManyRequests
+}
+
 // Error codes of nats-server, see server/errors.json there.
 const (
 	codeAccountResources = 10002

@@ -323,25 +323,47 @@ func TestAServerThatIsFloodedRefusesJobsForNow(t *testing.T) {
 	e := natstest.ServerWith(t, natstest.Options{MaxBuffered: 1})
 	e.Provision(t, mulligan.Topology{})
 	p := &mulligan.Publisher{Conn: e.Conn, Kinds: kinds()}
-	jobs := make([]mulligan.Job, 1000)
+	mustPublish(t, e, p, mulligan.Job{Kind: "llm.complete", ID: "first"}) // looks up what it needs
+	const n = 1000
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { _, errs[i] = p.Publish(t.Context(), mulligan.Job{Kind: "llm.complete", ID: fmt.Sprint(i)}) })
+	}
+	all.Wait()
+	refused := 0
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			e.Accept("llm.complete", fmt.Sprint(i))
+		case errors.Is(err, mulligan.ErrUnavailable) && strings.Contains(err.Error(), "nothing was stored"):
+			refused++
+		default:
+			t.Fatalf("got %v, want ErrUnavailable", err)
+		}
+	}
+	if refused == 0 || refused == n {
+		t.Errorf("%d of %d were refused, want some", refused, n)
+	}
+	holds(t, e, 1+n-refused)
+}
+
+// Whoever publishes many floods the server by himself.
+func TestOfManyJobsThoseThatAFloodedServerRefusesAreSentAgain(t *testing.T) {
+	e := natstest.ServerWith(t, natstest.Options{MaxBuffered: 10})
+	e.Provision(t, mulligan.Topology{})
+	p := &mulligan.Publisher{Conn: e.Conn, Kinds: kinds()}
+	jobs := make([]mulligan.Job, 2000)
 	for i := range jobs {
 		jobs[i] = mulligan.Job{Kind: "llm.complete", ID: fmt.Sprint(i)}
 	}
-	refused := 0
 	for i, o := range p.PublishMany(t.Context(), jobs) {
-		switch {
-		case o.Err == nil:
-			e.Accept("llm.complete", fmt.Sprint(i))
-		case errors.Is(o.Err, mulligan.ErrUnavailable) && strings.Contains(o.Err.Error(), "nothing was stored"):
-			refused++
-		default:
-			t.Fatalf("got %v, want ErrUnavailable", o.Err)
+		if o.Err != nil {
+			t.Fatalf("job %d: %v", i, o.Err)
 		}
+		e.Accept("llm.complete", fmt.Sprint(i))
 	}
-	if refused == 0 || refused == len(jobs) {
-		t.Errorf("%d of %d were refused, want some", refused, len(jobs))
-	}
-	holds(t, e, len(jobs)-refused)
+	holds(t, e, len(jobs))
 }
 
 func TestAFullStreamRefusesJobs(t *testing.T) {
