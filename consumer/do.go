@@ -46,10 +46,13 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 		w.carryOut(ctx, d, verdict{Verb: nak, Due: w.clock.Now().Add(delay)})
 		return
 	}
-	d.payload, d.policy, d.effect = d.env.Fingerprint(), k.Policy, k.Effect
+	d.policy, d.effect = k.Policy, k.Effect
 	d.noKey, d.keyTTL = d.env.Generated && k.Effect.NeedsID(), k.KeyTTL
 	rec := new(mulligan.Record)
 	v := verdict{Verb: run}
+	if d.isNew() && (k.Effect == mulligan.Pure || d.marks()) {
+		d.seen = dedupe.Unwritten() // what is written of it first will show whether that is so
+	}
 	if !d.runsAtOnce(k.Effect, w.clock.Now()) {
 		v, rec = w.admit(ctx, d)
 	}
@@ -75,18 +78,22 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	w.carryOut(ctx, d, v)
 }
 
+// isNew reports whether the message was just published, and not delivered before.
+func (d *delivery) isNew() bool { return d.fromJobs && !d.again && !d.old && d.env.Replay == "" }
+
 // runsAtOnce reports whether the message needs no look at the record: a pure
 // job just published. Whatever else there is of its key, running is harmless.
 func (d *delivery) runsAtOnce(e mulligan.Effect, now time.Time) bool {
-	return e == mulligan.Pure && d.fromJobs && !d.again && !d.old && d.env.Replay == "" && !now.Before(d.notBefore) && now.Before(d.deadline)
+	return e == mulligan.Pure && d.isNew() && !now.Before(d.notBefore) && now.Before(d.deadline)
 }
 
 // admit asks the record of the key whether the message may run. While the
 // ledger cannot be reached the job waits here; nothing runs unprotected.
 func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mulligan.Record) {
+	d.identify()
 	rec = new(mulligan.Record)
 	decided := false // here, not by whoever had the message before
-	err := w.ledger.Update(ctx, "admit", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
+	err := w.ledger.UpdateSeen(ctx, "admit", d.env.RecordKey(), &d.seen, func(r *mulligan.Record) (store bool) {
 		d.now = w.clock.Now()
 		v, store = admit(r, d.facts)
 		d.heed(r)
@@ -123,15 +130,16 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	d.tries = rec.Attempts + 1
 	job.Attempt, job.AttemptsMax = d.tries, k.Policy.Attempts
 	// The handler gets copies: what it writes into them must not be parked.
-	job.Payload, job.Header = bytes.Clone(job.Payload), copied(job.Header)
+	input := job.Payload
 	if rec.Changed != nil {
-		job.Payload = rec.Changed
+		input = rec.Changed
 	}
+	job.Payload, job.Header = bytes.Clone(input), copied(job.Header)
 	steps := w.steps(d, k.MaxResult)
 	if k.Effect != mulligan.Pure {
 		job.Steps = steps
 	}
-	e := ending{run: nuid.Next(), input: bytes.Clone(job.Payload), limit: k.MaxResult, started: w.clock.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
+	e := ending{run: nuid.Next(), input: input, limit: k.MaxResult, started: w.clock.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	began := time.Now()
 	d.tell(rec, began)
@@ -146,6 +154,9 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
 		return verdict{Verb: drop}
+	}
+	if e.stepped {
+		d.seen = dedupe.Sight{} // steps have written since
 	}
 	if e.err != nil && ctx.Err() != nil {
 		if v, ok := w.interrupted(ctx, d, e); ok {
@@ -190,8 +201,9 @@ func (w *Worker) call(ctx context.Context, h mulligan.Handler, job *mulligan.Job
 func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []byte) (v verdict) {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
+	d.identify()
 	last, attempts, first := "", 1, true
-	err := w.ledger.Update(ctx, "done", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
+	err := w.ledger.UpdateSeen(ctx, "done", d.env.RecordKey(), &d.seen, func(r *mulligan.Record) (store bool) {
 		if r.Noted(e.run) != nil {
 			return false // stored before; the answer was lost
 		}
@@ -222,10 +234,11 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) verdict {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
+	d.identify()
 	asked := askOnce{w: w, k: k, d: d, throttled: mulligan.MeaningOf(e.err).Throttled}
 	var v verdict
 	attempts := 0
-	err := w.ledger.Update(ctx, "fail", d.env.RecordKey(), func(r *mulligan.Record) (store bool) {
+	err := w.ledger.UpdateSeen(ctx, "fail", d.env.RecordKey(), &d.seen, func(r *mulligan.Record) (store bool) {
 		d.now = w.clock.Now()
 		e.facts = d.facts
 		var err error
@@ -269,7 +282,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 	if d.again || d.effect != mulligan.Pure {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait/2)
 		defer cancel()
-		err := w.ledger.Update(ctx, "interrupted", d.env.RecordKey(), func(r *mulligan.Record) bool {
+		err := w.ledger.UpdateSeen(ctx, "interrupted", d.env.RecordKey(), &d.seen, func(r *mulligan.Record) bool {
 			call := ending{facts: d.facts}
 			switch {
 			case call.behind(r):

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
+	"github.com/mulligan-queue/mulligan/dedupe"
 )
 
 // delivery is a message in this worker's hands.
@@ -28,6 +29,7 @@ type delivery struct {
 	ahead  uint64        // messages of its consumer that wait behind it
 	nth    uint64        // among the deliveries of its consumer
 	old    bool          // it may have been delivered before, though it is not again
+	seen   dedupe.Sight  // the record of its key
 
 	// Guarded by the hand.
 	taken  bool // by a slot
@@ -58,6 +60,13 @@ func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 		start: nuid.Next(), deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
 	}
 	return d
+}
+
+// identify has the payload's fingerprint known: before a record is read or written.
+func (d *delivery) identify() {
+	if d.payload == "" {
+		d.payload = d.env.Fingerprint()
+	}
 }
 
 // heed notes what a move of d needs to know of the record of its key.

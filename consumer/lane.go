@@ -60,8 +60,10 @@ type source struct {
 	reached uint64     // the place of the last delivery, to any of its loops, or before the worker began
 	created time.Time  // when the consumer was made
 	began   time.Time  // when it last began anew, as far as is known
-	moved   *sync.Cond // some of stock has started
+	moved   *sync.Cond // stock may be less than somebody waits for
 	stock   int        // pulled and not begun, nor let go of by a slot
+	waiting int        // pulls that wait until stock is less
+	below   int        // than this, or than less
 }
 
 func (w *Worker) lane(ctx context.Context, downstream string) (*lane, error) {
@@ -359,8 +361,9 @@ func (s *source) add() {
 func (s *source) took() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stock--
-	s.moved.Broadcast()
+	if s.stock--; s.stock < s.below {
+		s.moved.Broadcast()
+	}
 }
 
 func (s *source) wake() {
@@ -374,8 +377,13 @@ func (s *source) wake() {
 func (s *source) await(ctx context.Context, n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.waiting++
+	s.below = max(s.below, n)
 	for s.stock >= n && ctx.Err() == nil {
 		s.moved.Wait()
+	}
+	if s.waiting--; s.waiting == 0 {
+		s.below = 0
 	}
 	return ctx.Err() == nil
 }

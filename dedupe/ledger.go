@@ -51,7 +51,22 @@ func (l *Ledger) Load(ctx context.Context, key string) (*mulligan.Record, error)
 //
 // The name is that of the step, for tests that stop there.
 func (l *Ledger) Update(ctx context.Context, name call.Update, key string, apply func(r *mulligan.Record) (store bool)) error {
-	return l.bucket.Update(ctx, name, key, func(value []byte) (cas.Change, error) {
+	return l.UpdateSeen(ctx, name, key, new(Sight), apply)
+}
+
+// A Sight is a record as its holder last saw it; the zero Sight is none. It is not
+// safe for concurrent use.
+type Sight = cas.Sight
+
+// Unwritten is the sight of a key that is taken for one without a record.
+func Unwritten() Sight { return cas.Unwritten() }
+
+// UpdateSeen is Update for one who has seen the record before. It reads it only if
+// it has changed since, or if apply stores nothing, and afterwards seen is what
+// there is now. One call of the server is saved, and nothing of what Update
+// promises.
+func (l *Ledger) UpdateSeen(ctx context.Context, name call.Update, key string, seen *Sight, apply func(r *mulligan.Record) (store bool)) error {
+	return l.bucket.UpdateSeen(ctx, name, key, seen, func(value []byte) (cas.Change, error) {
 		r, err := decode(key, value)
 		if err != nil {
 			return cas.Change{}, err

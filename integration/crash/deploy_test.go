@@ -110,6 +110,10 @@ func (d *dock) work(ctx context.Context) error {
 		d.mu.Unlock()
 		switch {
 		case first && d.heeds:
+			// What a step has written of the record the worker has not seen.
+			if _, err := mulligan.Step(ctx, job, "begun", func(context.Context) (bool, error) { return true, nil }); err != nil {
+				return nil, err
+			}
 			<-ctx.Done()
 			return nil, ctx.Err()
 		case first:

@@ -60,22 +60,47 @@ func (b *Bucket) Load(ctx context.Context, key string) ([]byte, uint64, error) {
 	return m.Data, m.Sequence, nil
 }
 
+// A Sight is a value as its holder last saw it, with its revision; the zero Sight
+// is none. It is not safe for concurrent use.
+type Sight struct {
+	known    bool
+	value    []byte
+	revision uint64
+}
+
+// Unwritten is the sight of a key that is taken for one which has no value.
+func Unwritten() Sight { return Sight{known: true} }
+
 // Update stores what apply makes of the value of key (nil if there is none).
 // When another has changed the key meanwhile, or the answer is lost, the value
 // is read and apply called again; so apply must find its own work in the value
 // if doing it twice would matter. While the server is away Update waits, until
 // ctx ends; then the change may or may not have been stored.
 func (b *Bucket) Update(ctx context.Context, name call.Update, key string, apply func(value []byte) (Change, error)) error {
+	return b.UpdateSeen(ctx, name, key, new(Sight), apply)
+}
+
+// UpdateSeen is Update for one who has seen the value before: it reads it only if
+// that was not the last, which storing shows. Where apply stores nothing, nothing
+// shows it, so that it is read after all. Afterwards seen is what there is now.
+func (b *Bucket) UpdateSeen(ctx context.Context, name call.Update, key string, seen *Sight, apply func(value []byte) (Change, error)) error {
 	for try := 0; ; try++ {
-		value, revision, err := b.load(ctx, name.Load(), key)
+		read, err := !seen.known, error(nil)
+		if read {
+			*seen, err = b.look(ctx, name.Load(), key)
+		}
 		if err == nil {
-			var c Change
-			if c, err = apply(value); err != nil || c.Value == nil {
+			c, refused := apply(seen.value)
+			switch {
+			case (refused != nil || c.Value == nil) && !read:
+				*seen = Sight{}
+				continue
+			case refused != nil || c.Value == nil:
 				b.answered()
-				return err
+				return refused
 			}
-			c.over = revision
-			err = b.store(ctx, name.Store(), key, c)
+			c.over = seen.revision
+			*seen, err = b.store(ctx, name.Store(), key, c)
 		}
 		wait := min(time.Duration(try+1)*50*time.Millisecond, 2*time.Second)
 		switch {
@@ -111,31 +136,29 @@ func (b *Bucket) answered() {
 // answerWithin bounds one call, so that a lost answer is asked for again.
 const answerWithin = 5 * time.Second
 
-type loaded struct {
-	value    []byte
-	revision uint64
-}
-
-func (b *Bucket) load(ctx context.Context, step call.Step, key string) ([]byte, uint64, error) {
+func (b *Bucket) look(ctx context.Context, step call.Step, key string) (Sight, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	l, err := call.Do(ctx, step, func() (loaded, error) {
-		v, rev, err := b.Load(ctx, key)
-		return loaded{v, rev}, err
+	return call.Do(ctx, step, func() (Sight, error) {
+		value, revision, err := b.Load(ctx, key)
+		return Sight{err == nil, value, revision}, err
 	})
-	return l.value, l.revision, err
 }
 
-func (b *Bucket) store(ctx context.Context, step call.Step, key string, c Change) error {
+// store returns what is there then; no sight after an error.
+func (b *Bucket) store(ctx context.Context, step call.Step, key string, c Change) (Sight, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(c.over)}
 	if c.TTL > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(c.TTL.Round(time.Second)))
 	}
-	return call.Err(ctx, step, func() error {
-		_, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.prefix + key, Data: c.Value}, opts...)
-		return err
+	return call.Do(ctx, step, func() (Sight, error) {
+		ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.prefix + key, Data: c.Value}, opts...)
+		if err != nil {
+			return Sight{}, err
+		}
+		return Sight{true, c.Value, ack.Sequence}, nil
 	})
 }
 
