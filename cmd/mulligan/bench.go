@@ -33,7 +33,8 @@ func (p *program) benchCommand() *cobra.Command {
 		Short: "Measure throughput and latency beside a bare loop of nats.go",
 		Long: "Measure what a user gets, beside the same work done by a loop of nats.go and nothing else: both in\n" +
 			"turn, against one NATS server in a process of its own, so that the ratios can be quoted. Without\n" +
-			"names it measures all cases. It exits with 1 if a goal was not met.",
+			"names it measures all cases that have goals; stored, kinds, downstreams and users say what more of them\n" +
+			"costs. It exits with 1 if a goal was not met.",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if o.serve != "" {
 				return p.benchServer(o)
@@ -102,10 +103,10 @@ func (p *program) bench(ctx context.Context, o benchOptions, names []string) err
 }
 
 func benchCases(names []string) (cases []bench.Case, err error) {
-	all := bench.Cases()
 	if len(names) == 0 {
-		return all, nil
+		return bench.Cases(), nil
 	}
+	all := slices.Concat(bench.Cases(), bench.Growth())
 	for _, name := range names {
 		found := false
 		for _, c := range all {
@@ -210,7 +211,7 @@ func (p *program) benchTable(run benchRun) {
 		}
 		for _, f := range r.Figures {
 			met, ratio, spread := "", "", ""
-			if !f.Alone {
+			if !f.Alone && !f.Over {
 				ratio, spread = fmt.Sprintf("%.2f", f.Ratio), fmt.Sprintf("%.2f–%.2f", f.Least, f.Most)
 			}
 			switch {
@@ -244,13 +245,15 @@ func goal(m bench.Measure) string {
 		return ""
 	case m.Alone:
 		return m.Name + " " + sign + " " + amount(m.Goal, m.Unit)
+	case m.Over:
+		return m.Name + " " + sign + " " + amount(m.Goal, m.Unit) + " more"
 	}
 	return fmt.Sprintf("%s %s %.2f", m.Name, sign, m.Goal)
 }
 
 func amount(v float64, unit string) string {
 	if v >= 100 {
-		return fmt.Sprintf("%.0f %s", v, unit)
+		return strings.TrimSpace(fmt.Sprintf("%.0f %s", v, unit))
 	}
-	return fmt.Sprintf("%.3g %s", v, unit)
+	return strings.TrimSpace(fmt.Sprintf("%.3g %s", v, unit))
 }

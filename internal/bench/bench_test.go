@@ -17,6 +17,8 @@ func TestAGoalIsMet(t *testing.T) {
 		{"no dearer", Figure{Measure: Measure{Goal: 1.1, AtMost: true}, Ratio: 1.1}, true},
 		{"dearer", Figure{Measure: Measure{Goal: 1.1, AtMost: true}, Ratio: 1.2}, false},
 		{"in time, whatever the other takes", Figure{Measure: Measure{Goal: 6, AtMost: true, Alone: true}, Ours: 5, Ratio: 9}, true},
+		{"a few more", Figure{Measure: Measure{Goal: 10, AtMost: true, Over: true}, Bare: 20, Ours: 30}, true},
+		{"many more", Figure{Measure: Measure{Goal: 10, AtMost: true, Over: true}, Bare: 20, Ours: 31}, false},
 		{"too late", Figure{Measure: Measure{Goal: 6, AtMost: true, Alone: true}, Ours: 7, Ratio: 0.5}, false},
 	} {
 		if got := tt.f.Met(); got != tt.want {
@@ -38,7 +40,7 @@ func TestMedian(t *testing.T) {
 
 func TestCasesHaveNamesOfTheirOwn(t *testing.T) {
 	var names []string
-	for _, c := range Cases() {
+	for _, c := range slices.Concat(Cases(), Growth()) {
 		if slices.Contains(names, c.Name) || c.About == "" || len(c.Measures) == 0 {
 			t.Errorf("case %q is there twice, or does not say what it is", c.Name)
 		}

@@ -24,7 +24,7 @@ func consume(concurrency, size int) Case {
 		Name: fmt.Sprintf("consume-%d-%s", concurrency, sizeName(size)),
 		About: fmt.Sprintf("run %d pure jobs of %s that wait, %d at once, with a handler that does nothing; bare: the same consumer, %d goroutines, ack",
 			n, sizeName(size), concurrency, concurrency),
-		Measures: throughput(0.95, 1.1),
+		Measures: throughput(0.95, 1.1, 10),
 		bare: func(ctx context.Context, f *field) ([]float64, error) {
 			if err := f.fillBare(ctx, pure, n, size); err != nil {
 				return nil, err
@@ -60,6 +60,11 @@ func sizeName(size int) string {
 // drained has do take n jobs, and times it from the first that it took until the
 // stream is empty. do tells of each that it takes, and ends with its context.
 func (f *field) drained(ctx context.Context, n int, do func(ctx context.Context, took func()) error) ([]float64, error) {
+	return taken(ctx, n, do, func() error { return f.empty(ctx) })
+}
+
+// taken is drained that ends with then, once do took the last job.
+func taken(ctx context.Context, n int, do func(ctx context.Context, took func()) error, then func() error) ([]float64, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var count atomic.Int64
@@ -78,11 +83,11 @@ func (f *field) drained(ctx context.Context, n int, do func(ctx context.Context,
 	if err := event(ctx, first, ended); err != nil {
 		return nil, err
 	}
-	figures, err := f.timed(n, func() error {
+	figures, err := timed(n, func() error {
 		if err := event(ctx, last, ended); err != nil {
 			return err
 		}
-		return f.empty(ctx)
+		return then()
 	})
 	stop()
 	return figures, errors.Join(err, <-ended)

@@ -19,7 +19,7 @@ func targets() Case {
 		Name:     "http",
 		About:    fmt.Sprintf("run %d pure jobs of 256 B that wait by an HTTP target on this machine, %d at once; bare: an http.Client that makes the same calls, without a queue", n, concurrency),
 		Against:  "http.Client",
-		Measures: throughput(0.9, 0),
+		Measures: throughput(0.9, 0, 0),
 		bare: func(ctx context.Context, f *field) ([]float64, error) {
 			url, stop, err := endpoint()
 			if err != nil {
@@ -28,7 +28,7 @@ func targets() Case {
 			defer stop()
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: concurrency}}
 			defer client.CloseIdleConnections()
-			return f.timed(n, func() error {
+			return timed(n, func() error {
 				return share(n, concurrency, func(i int) error { return post(ctx, client, url, i) })
 			})
 		},

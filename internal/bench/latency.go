@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/mulligan-queue/mulligan"
 )
@@ -27,49 +28,56 @@ func latency(perSecond int) Case {
 		},
 		bare: func(ctx context.Context, f *field) ([]float64, error) {
 			seen := newDelays(n)
-			err := f.stream(ctx, perSecond, n, seen, func(ctx context.Context, i int) error {
+			err := flow{perSecond: perSecond, n: n, seen: seen, publish: func(ctx context.Context, i int) error {
 				m := f.message(pure, i, small)
 				stamp(m.Data, time.Now())
 				_, err := f.stores.PublishMsg(ctx, m)
 				return err
-			}, func(ctx context.Context) error {
+			}, consume: func(ctx context.Context) error {
 				return f.loop(ctx, pure, 16, func(_ context.Context, m jetstream.Msg) error {
 					seen.note(time.Since(stamped(m.Data())))
 					return m.Ack()
 				})
-			})
+			}}.run(ctx)
 			return seen.quantiles(), err
 		},
 		ours: func(ctx context.Context, f *field) ([]float64, error) {
 			seen := newDelays(n)
-			err := f.stream(ctx, perSecond, n, seen, func(ctx context.Context, i int) error {
+			err := flow{perSecond: perSecond, n: n, seen: seen, publish: func(ctx context.Context, i int) error {
 				j := job(pure, i, small)
 				stamp(j.Payload, time.Now())
 				_, err := f.pub.Publish(ctx, j)
 				return err
-			}, func(ctx context.Context) error {
+			}, consume: func(ctx context.Context) error {
 				return f.work(ctx, pure, 16, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 					seen.note(time.Since(stamped(j.Payload)))
 					return nil, nil
 				})
-			})
+			}}.run(ctx)
 			return seen.quantiles(), err
 		},
 	}
 }
 
-// stream publishes n jobs at a rate while they are consumed, and returns when all
-// have been seen.
-func (f *field) stream(ctx context.Context, perSecond, n int, seen *delays, publish func(ctx context.Context, i int) error, consume func(context.Context) error) error {
+// flow is n jobs that are published at a rate while they are consumed.
+type flow struct {
+	perSecond, n int
+	publish      func(ctx context.Context, i int) error
+	consume      func(context.Context) error
+	seen         *delays
+}
+
+// run returns when all have been seen.
+func (w flow) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- consume(ctx) }()
+	go func() { ended <- w.consume(ctx) }()
 	failed := make(chan error, 1)
 	go func() {
-		failed <- paced(ctx, perSecond, n, func(i int) error { return publish(ctx, i) })
+		failed <- paced(ctx, w.perSecond, w.n, func(i int) error { return w.publish(ctx, i) })
 	}()
-	if err := event(ctx, seen.all, ended); err != nil {
+	if err := event(ctx, w.seen.all, ended); err != nil {
 		return err
 	}
 	stop()
@@ -80,27 +88,17 @@ func (f *field) stream(ctx context.Context, perSecond, n int, seen *delays, publ
 }
 
 // paced calls do for 0 to n-1, so many a second, whether or not those before have
-// ended.
+// ended, and returns the first error.
 func paced(ctx context.Context, perSecond, n int, do func(i int) error) error {
-	var (
-		all   sync.WaitGroup
-		once  sync.Once
-		first error
-	)
+	var all errgroup.Group
 	began := time.Now()
 	for i := range n {
-		due := began.Add(time.Duration(i) * time.Second / time.Duration(perSecond))
-		if !sleepUntil(ctx, due) {
+		if !sleepUntil(ctx, began.Add(time.Duration(i)*time.Second/time.Duration(perSecond))) {
 			break
 		}
-		all.Go(func() {
-			if err := do(i); err != nil {
-				once.Do(func() { first = err })
-			}
-		})
+		all.Go(func() error { return do(i) })
 	}
-	all.Wait()
-	return first
+	return all.Wait()
 }
 
 func sleepUntil(ctx context.Context, due time.Time) bool {

@@ -16,7 +16,7 @@ func recorded(kind string, about string, bare func(ctx context.Context, kv jetst
 	return Case{
 		Name:     string(kindNamed(kind).Effect),
 		About:    fmt.Sprintf("run %d %s jobs of 256 B that wait, %d at once; bare: %s, ack", n, kindNamed(kind).Effect, concurrency, about),
-		Measures: throughput(0.9, 0),
+		Measures: throughput(0.9, 0, 0),
 		bare: func(ctx context.Context, f *field) ([]float64, error) {
 			if err := f.fillBare(ctx, kind, n, small); err != nil {
 				return nil, err

@@ -23,24 +23,30 @@ func delayOf(attempt int) time.Duration { return firstDelay << (attempt - 1) }
 
 var errAgain = errors.New("not now")
 
-// retrier is a worker for which retries are not what is scarce, with a handler
-// that fails twice. All jobs are one user's: that all of his calls fail holds
-// nobody, and what is measured is what a retry costs.
-func (f *field) retrier(ctx context.Context, concurrency int, run func(j *mulligan.Job)) error {
+// eager is a worker for which retries are not what is scarce. All jobs that fail are
+// one user's: that all of his calls do holds nobody, and what is measured is what a
+// retry costs.
+func (f *field) eager(concurrency int, p mulligan.Policy, h mulligan.HandlerFunc) *consumer.Worker {
 	w := &consumer.Worker{
 		Conn: f.conn, Topology: f.top, Concurrency: concurrency, UserRate: budget.Rate{PerSecond: 1e5, Burst: 1e5},
 		Downstreams: map[string]consumer.Downstream{mulligan.DefaultDownstream: {Ratio: 1, Cap: 1e6, Floor: 1e6}},
 	}
 	k := kindNamed(pure)
-	k.Policy = mulligan.Policy{Attempts: 4, Total: time.Minute, FirstDelay: firstDelay, MaxDelay: time.Second}
-	w.Handle(k, mulligan.HandlerFunc(func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+	k.Policy = p
+	w.Handle(k, h)
+	return w
+}
+
+// retrier runs jobs that fail twice.
+func (f *field) retrier(ctx context.Context, concurrency int, run func(j *mulligan.Job)) error {
+	p := mulligan.Policy{Attempts: 4, Total: time.Minute, FirstDelay: firstDelay, MaxDelay: time.Second}
+	return f.eager(concurrency, p, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 		run(j)
 		if j.Attempt <= 2 {
 			return nil, errAgain
 		}
 		return nil, nil
-	}))
-	return w.Run(ctx)
+	}).Run(ctx)
 }
 
 // retries runs many jobs that wait and all fail twice.
@@ -123,10 +129,10 @@ func late() Case {
 		Measures: []Measure{{Name: "p50", Unit: "ms", Goal: 150, AtMost: true, Alone: true}, {Name: "p99", Unit: "ms", Goal: 300, AtMost: true, Alone: true}},
 		bare: func(ctx context.Context, f *field) ([]float64, error) {
 			seen, due := newDelays(2*n), newDues()
-			err := f.stream(ctx, perSecond, n, seen, func(ctx context.Context, i int) error {
+			err := flow{perSecond: perSecond, n: n, seen: seen, publish: func(ctx context.Context, i int) error {
 				_, err := f.stores.PublishMsg(ctx, f.message(pure, i, small))
 				return err
-			}, func(ctx context.Context) error {
+			}, consume: func(ctx context.Context) error {
 				return f.loop(ctx, pure, 64, func(_ context.Context, m jetstream.Msg) error {
 					due.met(m.Subject(), seen)
 					meta, err := m.Metadata()
@@ -137,22 +143,22 @@ func late() Case {
 					due.plan(m.Subject(), time.Now().Add(delay))
 					return m.NakWithDelay(delay)
 				})
-			})
+			}}.run(ctx)
 			return seen.quantiles(), err
 		},
 		ours: func(ctx context.Context, f *field) ([]float64, error) {
 			calls, due := newDelays(3*n), newDues()
-			err := f.stream(ctx, perSecond, n, calls, func(ctx context.Context, i int) error {
+			err := flow{perSecond: perSecond, n: n, seen: calls, publish: func(ctx context.Context, i int) error {
 				j := job(pure, i, small)
 				j.User = "one"
 				_, err := f.pub.Publish(ctx, j)
 				return err
-			}, func(ctx context.Context) error {
+			}, consume: func(ctx context.Context) error {
 				return f.retrier(ctx, 64, func(j *mulligan.Job) {
 					calls.note(0)
 					due.plan(attemptOf(j.ID, j.Attempt), time.Now())
 				})
-			})
+			}}.run(ctx)
 			if err != nil {
 				return nil, err
 			}

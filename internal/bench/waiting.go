@@ -10,8 +10,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
-	"github.com/mulligan-queue/mulligan/budget"
-	"github.com/mulligan-queue/mulligan/consumer"
 )
 
 // waiting has fresh jobs pass many that wait for a retry.
@@ -131,13 +129,8 @@ func (f *field) patient(ctx context.Context, n int, retry func() error) (*patien
 	p := &patient{f: f, stop: stop, ended: make(chan error, 1), retried: newDelays(n)}
 	failed := make(chan struct{})
 	var count atomic.Int64
-	w := &consumer.Worker{
-		Conn: f.conn, Topology: f.top, Concurrency: 64, UserRate: budget.Rate{PerSecond: 1e5, Burst: 1e5},
-		Downstreams: map[string]consumer.Downstream{mulligan.DefaultDownstream: {Ratio: 1, Cap: 1e6, Floor: 1e6}},
-	}
-	k := kindNamed(pure)
-	k.Policy = mulligan.Policy{Attempts: 4, Total: 24 * time.Hour, FirstDelay: time.Second, MaxDelay: time.Minute}
-	w.Handle(k, mulligan.HandlerFunc(func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+	policy := mulligan.Policy{Attempts: 4, Total: 24 * time.Hour, FirstDelay: time.Second, MaxDelay: time.Minute}
+	w := f.eager(64, policy, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 		switch {
 		case j.User == "":
 			p.seen.Load().note(time.Since(stamped(j.Payload)))
@@ -150,7 +143,7 @@ func (f *field) patient(ctx context.Context, n int, retry func() error) (*patien
 			return nil, retry()
 		}
 		return nil, nil
-	}))
+	})
 	go func() { p.ended <- w.Run(ctx) }()
 	if n == 0 {
 		return p, nil
