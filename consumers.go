@@ -418,7 +418,7 @@ func (c consumerSpec) adoptOne(ctx context.Context, js jetstream.JetStream, m *j
 		msg = e.Moved(msg.Subject)
 	}
 	for name := range msg.Header {
-		if strings.HasPrefix(strings.ToLower(name), natsPrefix) {
+		if hasPrefix(name, natsPrefix) {
 			delete(msg.Header, name)
 		}
 	}

@@ -140,22 +140,21 @@ func Typed(errType string, err error) error {
 // canceled, refused, reset, dns or error. Of a [*CallError] it is that of the
 // last attempt, and held if there was none for want of a budget.
 func ErrorType(err error) string {
-	var (
-		typed *typedError
-		dns   *net.DNSError
-		slow  net.Error
-		call  *CallError
-	)
-	switch {
-	case err == nil:
+	if err == nil {
 		return ""
-	case errors.As(err, &typed):
+	}
+	if typed, ok := errors.AsType[*typedError](err); ok {
 		return typed.kind
-	case errors.As(err, &call) && call.Err != nil: // not of what ended the call
+	}
+	call, called := errors.AsType[*CallError](err)
+	slow, _ := errors.AsType[net.Error](err)
+	dns, _ := errors.AsType[*net.DNSError](err)
+	switch {
+	case called && call.Err != nil: // not of what ended the call
 		return ErrorType(call.Err)
-	case call != nil && call.Reason == Held:
+	case called && call.Reason == Held:
 		return "held"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), slow != nil && slow.Timeout():
 		return "timeout"
 	case errors.Is(err, context.Canceled):
 		return "canceled"
@@ -163,7 +162,7 @@ func ErrorType(err error) string {
 		return "refused"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "reset"
-	case errors.As(err, &dns):
+	case dns != nil:
 		return "dns"
 	}
 	return "error"

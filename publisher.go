@@ -156,11 +156,10 @@ func (d *draft) check(kind Kind, now time.Time) error {
 
 func checkHeader(h nats.Header, empty bool) error {
 	for name, values := range h {
-		lower := strings.ToLower(name)
-		if strings.HasPrefix(lower, reservedPrefix) || strings.HasPrefix(lower, natsPrefix) {
+		if isReserved(name) {
 			return fmt.Errorf("%w: header %.80q is reserved", ErrBadJob, name)
 		}
-		if isJobHeader(name) {
+		if usualName(name) != "" {
 			return fmt.Errorf("%w: header %s has a field of its own; set that", ErrBadJob, name)
 		}
 		if !headerName.MatchString(name) {

@@ -2,9 +2,7 @@ package mulligan
 
 import (
 	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -148,7 +146,9 @@ func open(kind, token string, m *nats.Msg) (Envelope, error) {
 	get := own.Get
 	e.Job = Job{Kind: kind, User: get(headerUser), Task: get(headerTask), Payload: m.Data,
 		ContentType: get(headerContentType), TraceParent: get(headerTraceParent), Header: others}
-	maps.Copy(own, others)
+	for name, values := range others {
+		e.published = with(e.published, name, values)
+	}
 	var err error
 	if e.ID, err = ParseToken(token); err != nil {
 		e.ID = token
@@ -221,25 +221,23 @@ func (e *Envelope) Parked(subject string, due time.Time) *nats.Msg {
 // NATS client would publish again, the Status of an empty message, and all of
 // them if they are too large together.
 func publishedHeader(from nats.Header, empty bool) (own, others nats.Header, err error) {
-	own, others = nats.Header{}, nats.Header{}
-	for _, name := range jobHeaders() {
-		if v := lookup(from, name); v != "" {
-			own.Set(name, v)
-		}
-	}
 	for name, values := range from {
-		switch lower := strings.ToLower(name); {
-		case strings.HasPrefix(lower, reservedPrefix), strings.HasPrefix(lower, natsPrefix), isJobHeader(name):
+		switch usual := usualName(name); {
+		case usual != "":
+			if v := lookup(from, usual); v != "" {
+				own = with(own, usual, []string{v})
+			}
+		case isReserved(name):
 		case !headerName.MatchString(name):
 			err = fmt.Errorf("%w: header %.80q is not a name of letters, digits, - and _", ErrBadJob, name)
 		case empty && isStatus(name):
 			err = errStatus
 		default:
-			others[name] = values
+			others = with(others, name, values)
 		}
 	}
 	if size := headerSize(own) + headerSize(others); size > maxMoved {
-		return nats.Header{}, nats.Header{}, fmt.Errorf("%w: headers of %d bytes cannot be moved, the limit is %d", ErrBadJob, size, maxMoved)
+		return nil, nil, fmt.Errorf("%w: headers of %d bytes cannot be moved, the limit is %d", ErrBadJob, size, maxMoved)
 	}
 	return own, others, err
 }
@@ -274,12 +272,29 @@ var errStatus = fmt.Errorf("%w: header Status of an empty message belongs to the
 // headerName is what the NATS client publishes.
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
-func jobHeaders() []string {
-	return []string{headerUser, headerTask, headerTaskRetries, headerID, headerDeadline, headerNotBefore, headerGenerated, headerContentType, headerTraceParent}
+// usualName is how a header of a job is written, or empty if name is not one.
+func usualName(name string) string {
+	for _, usual := range [...]string{headerUser, headerTask, headerTaskRetries, headerID, headerDeadline, headerNotBefore, headerGenerated, headerContentType, headerTraceParent} {
+		if strings.EqualFold(usual, name) {
+			return usual
+		}
+	}
+	return ""
 }
 
-func isJobHeader(name string) bool {
-	return slices.ContainsFunc(jobHeaders(), func(own string) bool { return strings.EqualFold(own, name) })
+func isReserved(name string) bool { return hasPrefix(name, reservedPrefix) || hasPrefix(name, natsPrefix) }
+
+func hasPrefix(name, prefix string) bool {
+	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+}
+
+// with sets a header of h, which may be nil: most jobs have none.
+func with(h nats.Header, name string, values []string) nats.Header {
+	if h == nil {
+		h = nats.Header{}
+	}
+	h[name] = values
+	return h
 }
 
 // lookup returns the first value of a header, without regard to case. Of

@@ -46,9 +46,6 @@ func TestOpenJob(t *testing.T) {
 			}
 			want := tt.want
 			want.Kind, want.ID, want.Payload = "a.b", "a b", []byte("payload")
-			if want.Header == nil {
-				want.Header = nats.Header{}
-			}
 			got.Deadline, got.NotBefore = got.Deadline.UTC(), got.NotBefore.UTC()
 			if !reflect.DeepEqual(got.Job, want) {
 				t.Errorf("headers %v give %+v, want %+v", tt.header, got.Job, want)

@@ -13,12 +13,15 @@ import (
 // no more.
 func (d *Downstream) Await(ctx context.Context, ask func(now time.Time) Wait) error {
 	var w Wait
+	var changed <-chan struct{} // nil the first time: mostly that is enough
 	for ctx.Err() == nil {
-		changed := d.watch()
 		if w = ask(time.Now()); w.Why == "" {
 			return nil
 		}
-		w.sleep(ctx, changed)
+		if changed != nil {
+			w.sleep(ctx, changed)
+		}
+		changed = d.watch()
 	}
 	return fmt.Errorf("wait for a downstream (%s): %w", w.Why, ctx.Err())
 }

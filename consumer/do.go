@@ -135,11 +135,12 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 		input = rec.Changed
 	}
 	job.Payload, job.Header = bytes.Clone(input), copied(job.Header)
-	steps := w.steps(d, k.MaxResult)
+	var steps *steps
 	if k.Effect != mulligan.Pure {
+		steps = w.steps(d, k.MaxResult)
 		job.Steps = steps
 	}
-	e := ending{run: nuid.Next(), input: input, limit: k.MaxResult, started: w.clock.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
+	e := ending{input: input, limit: k.MaxResult, started: w.clock.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
 	began := time.Now()
 	d.tell(rec, began)
@@ -150,7 +151,8 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 	result, e.err = w.call(calls.in(ctx), k.handler, &job, limit)
 	e.called = calls.finish(d.told(ctx, e.err, limit < k.Policy.Timeout/2))
 	e.took = time.Since(began) - e.waited
-	d.lane.notice(time.Now(), mulligan.ErrorType(e.err))
+	errorType := mulligan.ErrorType(e.err)
+	d.lane.notice(time.Now(), errorType)
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
 		return verdict{Verb: drop}
@@ -163,14 +165,14 @@ func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulli
 			return v
 		}
 	}
-	w.Metrics.Attempt(k.Name, mulligan.ErrorType(e.err), e.took)
-	if e.err != nil {
-		return w.fail(ctx, k, d, e)
-	}
+	w.Metrics.Attempt(k.Name, errorType, e.took)
 	// Whoever was given it before may still be at it, and must find that it has ended.
-	if k.Effect == mulligan.Pure && !k.KeepResults && rec.State == "" && !d.again && !d.old {
+	if e.err == nil && k.Effect == mulligan.Pure && !k.KeepResults && rec.State == "" && !d.again && !d.old {
 		w.Metrics.Done(k.Name, "")
 		return verdict{Verb: ack}
+	}
+	if e.run = nuid.Next(); e.err != nil {
+		return w.fail(ctx, k, d, e)
 	}
 	return w.succeed(ctx, d, e, result)
 }

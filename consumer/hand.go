@@ -56,16 +56,17 @@ func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 	d.stored, d.ahead, d.nth = meta.Timestamp, meta.NumPending, meta.Sequence.Consumer
 	d.facts = facts{
 		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: fresh, deferred: s == s.lane.deferred, again: meta.NumDelivered > 1,
-		// Not the reply subject: a consumer that was made anew may give the same message the same one again.
-		start: nuid.Next(), deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
+		deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
 	}
 	return d
 }
 
-// identify has the payload's fingerprint known: before a record is read or written.
+// identify gives d what its key's record knows it by, before that is read or
+// written: the payload's fingerprint, and a name of its own. Not the reply subject: a
+// consumer that was made anew may give the same message the same one again.
 func (d *delivery) identify() {
-	if d.payload == "" {
-		d.payload = d.env.Fingerprint()
+	if d.start == "" {
+		d.payload, d.start = d.env.Fingerprint(), nuid.Next()
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 // before it acknowledges the origin: a crash between the two repeats the move,
 // which is recognised by its id; the other order loses the job.
 func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
-	ctx = context.WithoutCancel(ctx) // what is decided is carried out, also at shutdown
 	switch v.Verb {
 	case ack:
 		if err := call.Err(ctx, "ack", func() error { return d.msg.Ack() }); err != nil {
@@ -99,6 +98,7 @@ func (w *Worker) spent(d *delivery, v verdict, move call.Move) successor {
 // the server is away it tries again for a while; after that the message comes
 // back by itself, and whoever gets it finishes the move.
 func (w *Worker) move(ctx context.Context, d *delivery, v verdict, s successor) {
+	ctx = context.WithoutCancel(ctx) // what is decided is carried out, also at shutdown
 	err := stubborn(ctx, func(ctx context.Context) error {
 		return call.Err(ctx, s.move.Publish(), func() error {
 			_, err := w.js.PublishMsg(ctx, s.msg, s.opts...)

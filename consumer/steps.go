@@ -14,7 +14,8 @@ import (
 )
 
 // steps keeps the steps of one attempt's job in the record of its key. It
-// implements [mulligan.Steps] and is safe for concurrent use.
+// implements [mulligan.Steps] and is safe for concurrent use. A pure job has none,
+// and a nil *steps.
 type steps struct {
 	effect mulligan.Effect
 	limit  int // of all results together, in bytes
@@ -148,6 +149,9 @@ func (s *steps) Fail(ctx context.Context, name string, cause error) error {
 // again says that a part of the attempt runs again: what it has done of its steps
 // is not done twice by that.
 func (s *steps) again() {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.ended)
@@ -156,6 +160,9 @@ func (s *steps) again() {
 // safe reports whether all that must not happen twice is in steps, and none is
 // open: whether what runs just now may be repeated.
 func (s *steps) safe() bool {
+	if s == nil {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.any && len(s.open) == 0
@@ -165,6 +172,9 @@ func (s *steps) safe() bool {
 // the message has taken over. That one answers for the message then: this
 // attempt's end is nobody's.
 func (s *steps) used() (stepped, lost bool) {
+	if s == nil {
+		return false, false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.any, s.lost
