@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/pause"
@@ -22,7 +22,7 @@ type Outcome struct {
 
 const (
 	publishWindow = 512 // jobs; two windows are on their way to the server at once
-	consultAtOnce = 64  // records read at once
+	askAtOnce     = 64  // questions to the server
 	floodTries    = 10  // of a job that a flooded stream did not take, in about six seconds
 )
 
@@ -58,11 +58,16 @@ type onWay struct {
 
 func (p *Publisher) sendMany(ctx context.Context, jobs []Job, out []Outcome) []onWay {
 	sent := make([]onWay, len(jobs))
-	eachAtOnce(len(jobs), consultAtOnce, func(i int) {
+	var recorded []int
+	for i := range jobs {
 		sent[i].draft, out[i].Err = p.draft(ctx, &jobs[i])
-		out[i].Receipt = sent[i].receipt
-	})
+		if out[i].Err == nil && sent[i].recorded {
+			recorded = append(recorded, i)
+		}
+	}
+	eachAtOnce(recorded, func(i int) { out[i].Err = p.consult(ctx, sent[i].draft) })
 	for i, d := range sent {
+		out[i].Receipt = d.receipt
 		if out[i].Err != nil || d.receipt.Ended() {
 			continue
 		}
@@ -76,17 +81,28 @@ func (p *Publisher) sendMany(ctx context.Context, jobs []Job, out []Outcome) []o
 	return sent
 }
 
+// settleMany waits for the answers, then asks about the jobs that were not simply
+// stored.
 func (p *Publisher) settleMany(ctx context.Context, sent []onWay, out []Outcome) {
-	eachAtOnce(len(sent), consultAtOnce, func(i int) {
-		d := sent[i]
+	acks, errs := make([]*jetstream.PubAck, len(sent)), make([]error, len(sent))
+	var unsettled []int
+	for i, d := range sent {
 		if d.answer == nil {
-			return
+			continue
 		}
-		ack, err := call.Do(ctx, "many.answer", func() (*jetstream.PubAck, error) { return wait(ctx, d.answer) })
+		acks[i], errs[i] = call.Do(ctx, "many.answer", func() (*jetstream.PubAck, error) { return wait(ctx, d.answer) })
+		if errs[i] != nil || acks[i].Duplicate {
+			unsettled = append(unsettled, i)
+			continue
+		}
+		out[i].Receipt, out[i].Err = p.settle(ctx, d.draft, acks[i], nil)
+	}
+	eachAtOnce(unsettled, func(i int) {
+		ack, err := acks[i], errs[i]
 		for try := 0; flooded(err) && try < floodTries && pause.For(ctx, rand.N(floodPause(try))) == nil; try++ {
-			ack, err = p.store(ctx, d.draft)
+			ack, err = p.store(ctx, sent[i].draft)
 		}
-		out[i].Receipt, out[i].Err = p.settle(ctx, d.draft, ack, err)
+		out[i].Receipt, out[i].Err = p.settle(ctx, sent[i].draft, ack, err)
 	})
 }
 
@@ -104,18 +120,15 @@ func wait(ctx context.Context, f jetstream.PubAckFuture) (*jetstream.PubAck, err
 	}
 }
 
-// eachAtOnce calls do for 0 to n-1, up to width at once.
-func eachAtOnce(n, width int, do func(i int)) {
-	var (
-		all  sync.WaitGroup
-		next atomic.Int64
-	)
-	for range min(n, width) {
-		all.Go(func() {
-			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
-				do(int(i))
-			}
+// eachAtOnce calls do for each, many at once.
+func eachAtOnce(each []int, do func(i int)) {
+	var all errgroup.Group
+	all.SetLimit(askAtOnce)
+	for _, i := range each {
+		all.Go(func() error {
+			do(i)
+			return nil
 		})
 	}
-	all.Wait()
+	_ = all.Wait()
 }

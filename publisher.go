@@ -64,6 +64,9 @@ func (r Receipt) Ended() bool { return r.State == Done || r.State == Spent || r.
 // [ErrUnavailable], and then stored nothing; [ErrUnconfirmed] says that the server did not answer.
 func (p *Publisher) Publish(ctx context.Context, job Job) (Receipt, error) {
 	d, err := p.draft(ctx, &job)
+	if err == nil && d.recorded {
+		err = p.consult(ctx, d)
+	}
 	if err != nil || d.receipt.Ended() {
 		return d.receipt, err
 	}
@@ -77,13 +80,13 @@ func (p *Publisher) store(ctx context.Context, d *draft) (*jetstream.PubAck, err
 
 // A draft is a job ready to be stored.
 type draft struct {
-	job     Job
-	msg     *nats.Msg
-	receipt Receipt
+	job      Job
+	msg      *nats.Msg
+	receipt  Receipt
+	recorded bool // if its key has ended the ledger says so, and the receipt is final
 }
 
-// draft checks a job and, where its effect needs it, what the ledger says of
-// its key: an ended key's receipt is final.
+// draft checks a job and has its message ready.
 func (p *Publisher) draft(ctx context.Context, job *Job) (*draft, error) {
 	d := &draft{job: *job, receipt: Receipt{Kind: job.Kind, ID: job.ID}}
 	if err := p.connect(ctx); err != nil {
@@ -113,9 +116,7 @@ func (p *Publisher) draft(ctx context.Context, job *Job) (*draft, error) {
 	if limit := p.Conn.MaxPayload() - moveHeaderSpace; wireSize(d.msg) > limit {
 		return d, fmt.Errorf("%w: %d bytes with headers, the limit is %d", ErrTooLarge, wireSize(d.msg), limit)
 	}
-	if kind.Effect.NeedsID() || kind.KeepResults && job.ID != "" {
-		return d, p.consult(ctx, d)
-	}
+	d.recorded = kind.Effect.NeedsID() || kind.KeepResults && job.ID != ""
 	return d, nil
 }
 
