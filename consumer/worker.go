@@ -72,7 +72,6 @@ type Worker struct {
 const (
 	defaultGrace = 25 * time.Second
 	stopWait     = 2 * time.Second // for handlers once their context has ended
-	startWait    = time.Minute     // for servers that start beside the worker, or have no leader
 )
 
 type handled struct {
@@ -105,9 +104,9 @@ func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
 // Run handles jobs until ctx ends. Then it pulls no more, waits up to Grace for
 // the jobs in hand and gives back what has not started, at no cost to it. It
 // returns nil after a clean end, and an error if it could not begin or a
-// handler would not stop.
+// handler would not stop. While no server answers it waits to begin, and logs that.
 func (w *Worker) Run(ctx context.Context) error {
-	err := call.Patiently(ctx, startWait, func() error { return w.prepare(ctx) }, func(err error) {
+	err := call.Patiently(ctx, func() error { return w.prepare(ctx) }, func(err error) {
 		w.Log.Warn().Err(err).Msg("begin; trying again")
 	})
 	switch {

@@ -61,13 +61,13 @@ const (
 	weighEvery = 10 * time.Second
 	buryAgain  = 5 * time.Second // after a burial that could not be finished
 	replyWait  = 5 * time.Second // for one answer of the server
-	startWait  = time.Minute     // for servers that start beside the scheduler, or have no leader
 )
 
 // Run buries spent jobs until ctx ends and the burials begun are finished. It
-// returns nil then, and an error if it could not begin.
+// returns nil then, and an error if it could not begin. While no server answers it
+// waits to begin, and logs that.
 func (s *Scheduler) Run(ctx context.Context) error {
-	err := call.Patiently(ctx, startWait, func() error { return s.begin(ctx) }, func(err error) {
+	err := call.Patiently(ctx, func() error { return s.begin(ctx) }, func(err error) {
 		s.Log.Warn().Err(err).Msg("begin; trying again")
 	})
 	switch {

@@ -21,9 +21,6 @@ import (
 const (
 	dialWait    = 2 * time.Second
 	commandWait = 15 * time.Second // for a command that asks a few questions
-	roleWait    = 30 * time.Second // for a server that starts beside a worker
-	// For servers that answer nothing yet, once one is reached: as workers wait.
-	provisionWait = time.Minute
 	flushWait     = 5 * time.Second
 	writeWait     = 5 * time.Second // for a server that takes nothing
 	// A link that went silent is known after 10 to 15 s: well before the server
@@ -49,13 +46,12 @@ func (p *program) connect(name string) (*link, error) {
 	return p.dial(name, p.quiet())
 }
 
-// connectRole is connect for what runs for long: it waits for a server that is
-// not there yet.
+// connectRole is connect for what runs for long: it waits for a server that is not
+// there, until ctx ends. What no waiting mends is an error at once.
 func (p *program) connectRole(ctx context.Context, name string) (*link, error) {
-	deadline := time.Now().Add(roleWait)
 	for {
 		l, err := p.dial(name, p.log)
-		if err == nil || errors.Is(err, nats.ErrAuthorization) || time.Now().After(deadline) {
+		if _, bad := errors.AsType[*url.Error](err); err == nil || bad || errors.Is(err, nats.ErrAuthorization) {
 			return l, err
 		}
 		p.log.Warn().Err(err).Msg("trying again")

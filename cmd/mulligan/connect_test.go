@@ -1,7 +1,9 @@
 package main
 
 import (
+	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -11,6 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
+	"github.com/mulligan-queue/mulligan/internal/config"
+	"github.com/mulligan-queue/mulligan/internal/embedded"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 )
 
@@ -85,8 +89,50 @@ func TestServeThatStartsWhileNobodyAnswersProvisionsLater(t *testing.T) {
 		}
 		way.now.silent.Store(true)
 		p, began := &program{log: zerolog.Nop()}, time.Now()
-		if err := p.provisionPatiently(t.Context(), &link{nc: nc, js: js}); err != nil || time.Since(began) < commandWait {
+		if err := p.provisionPatiently(t.Context(), &link{nc: nc, js: js}); err != nil || time.Since(began) < time.Second {
 			t.Errorf("got %v after %v, want no error, after the first try has failed", err, time.Since(began))
 		}
 	})
+}
+
+func TestARoleWaitsForItsServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tried, once := make(chan struct{}), sync.Once{}
+	p := &program{cfg: config.Config{Settings: config.Settings{NATSURL: "nats://" + at}}}
+	p.log = zerolog.New(io.Discard).Hook(zerolog.HookFunc(func(_ *zerolog.Event, _ zerolog.Level, text string) {
+		if text == "trying again" {
+			once.Do(func() { close(tried) })
+		}
+	}))
+	found := make(chan error, 1)
+	go func() {
+		l, err := p.connectRole(t.Context(), "worker")
+		if err == nil {
+			l.close()
+		}
+		found <- err
+	}()
+	<-tried
+	s, err := embedded.Start(embedded.Options{Dir: t.TempDir(), Listen: at, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Shutdown()
+	if err := <-found; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARoleDoesNotWaitForWhatNeverWillBe(t *testing.T) {
+	p := &program{log: zerolog.Nop(), cfg: config.Config{Settings: config.Settings{NATSURL: "nats://nobody:port"}}}
+	if _, err := p.connectRole(t.Context(), "worker"); err == nil {
+		t.Error("no error of an address that is none")
+	}
 }

@@ -59,7 +59,10 @@ func (p *program) serve(ctx context.Context, demo bool) error {
 	}
 	defer func() { _ = web.Close() }() // closed already, unless something failed
 	l, err := p.connectOrEmbed(ctx)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // it was to end before it had begun
+	case err != nil:
 		return err
 	}
 	defer l.close()
@@ -103,12 +106,10 @@ func (p *program) serveStages(ctx context.Context, l *link, web net.Listener) ([
 }
 
 // provisionPatiently is provision for a process that starts while its servers do,
-// or have no leader.
+// or have no leader: as long as that takes.
 func (p *program) provisionPatiently(ctx context.Context, l *link) error {
-	return ask.Patiently(ctx, provisionWait, func() error {
-		trying, cancel := context.WithTimeout(ctx, commandWait)
-		defer cancel()
-		_, err := p.provision(trying, l)
+	return ask.Patiently(ctx, func() error {
+		_, err := p.provision(ctx, l)
 		return err
 	}, func(err error) {
 		p.log.Warn().Err(err).Msg("provision; trying again")

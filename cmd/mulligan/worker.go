@@ -60,7 +60,10 @@ func (p *program) runRole(ctx context.Context, name string, role func(*link, *me
 		defer func() { _ = probes.Close() }() // closed already, unless something failed
 	}
 	l, err := p.connectRole(ctx, name)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // it was to end before it had begun
+	case err != nil:
 		return err
 	}
 	defer l.close()

@@ -79,9 +79,7 @@ func (p *process) watch(cmd *exec.Cmd, ended chan struct{}) {
 	if !unasked {
 		return
 	}
-	if !p.unconnected() {
-		p.told(fmt.Errorf("%s ended by itself: %v", p.name, err))
-	}
+	p.told(fmt.Errorf("%s ended by itself: %v", p.name, err))
 	time.Sleep(restart)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,15 +88,6 @@ func (p *process) watch(cmd *exec.Cmd, ended chan struct{}) {
 			p.told(err)
 		}
 	}
-}
-
-// unconnected reports whether the process ended because it had never reached a
-// server, as it says. It is right to leave that to whoever starts it again, and that it
-// comes back when all is healed is looked for.
-func (p *process) unconnected() bool {
-	b, err := os.ReadFile(filepath.Join(p.dir, p.name+".log"))
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return err == nil && strings.HasPrefix(lines[len(lines)-1], "mulligan: cannot reach NATS")
 }
 
 // end sends a signal, and returns when the process has ended and how; it is

@@ -24,19 +24,21 @@ func Unanswered(err error) bool {
 		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrDisconnected)
 }
 
-// Patiently makes do's calls, again and again while they are [Unanswered] and for
-// no longer than within, and tells say of each time that it is to be tried again.
-// For a process that starts while its servers do.
-func Patiently(ctx context.Context, within time.Duration, do func() error, say func(err error)) error {
-	const between = time.Second
-	for began := time.Now(); ; {
+// Patiently makes do's calls, again and again while they are [Unanswered] and until
+// ctx ends, and tells say of each time that it is to be tried again. For a process
+// that starts while its servers do, or are away: who starts it again if it ends waits
+// longer each time, and goes on waiting when they are back.
+func Patiently(ctx context.Context, do func() error, say func(err error)) error {
+	for wait := time.Second; ; wait = min(2*wait, longestWait) {
 		err := do()
-		if !Unanswered(err) || ctx.Err() != nil || time.Since(began) > within {
+		if !Unanswered(err) || ctx.Err() != nil {
 			return err
 		}
 		say(err)
-		if pause.For(ctx, between) != nil {
+		if pause.For(ctx, wait) != nil {
 			return err
 		}
 	}
 }
+
+const longestWait = 10 * time.Second // between two tries
