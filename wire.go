@@ -282,7 +282,9 @@ func usualName(name string) string {
 	return ""
 }
 
-func isReserved(name string) bool { return hasPrefix(name, reservedPrefix) || hasPrefix(name, natsPrefix) }
+func isReserved(name string) bool {
+	return hasPrefix(name, reservedPrefix) || hasPrefix(name, natsPrefix)
+}
 
 func hasPrefix(name, prefix string) bool {
 	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)

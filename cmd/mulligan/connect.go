@@ -21,8 +21,8 @@ import (
 const (
 	dialWait    = 2 * time.Second
 	commandWait = 15 * time.Second // for a command that asks a few questions
-	flushWait     = 5 * time.Second
-	writeWait     = 5 * time.Second // for a server that takes nothing
+	flushWait   = 5 * time.Second
+	writeWait   = 5 * time.Second // for a server that takes nothing
 	// A link that went silent is known after 10 to 15 s: well before the server
 	// gives the jobs in hand to another worker, so that what ends is acknowledged.
 	pingEvery = 5 * time.Second
