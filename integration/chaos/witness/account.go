@@ -32,6 +32,10 @@ func (e entry) answered() int {
 	return n
 }
 
+// tooLate reports whether the attempt failed when its key had been spent for having
+// no end: the failure took the place of that, and is not what the key was spent for.
+func (e entry) tooLate() bool { return e.failed() && e.Verb == mulligan.Spend && e.Reason == "" }
+
 // planned reports whether a retry followed, for which the budgets were asked.
 func (e entry) planned() bool {
 	return e.failed() && (e.Verb == mulligan.Nak || e.Verb == mulligan.Park || e.Verb == mulligan.Defer)

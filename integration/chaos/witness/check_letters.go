@@ -83,7 +83,7 @@ func (e entry) refused() bool {
 // doubts reports whether an attempt was spent in doubt, and nobody knows what
 // became of its call.
 func (c *checker) doubts(s *story, e entry) bool {
-	if e.Reason != mulligan.InDoubt || e.NotStarted || !c.holds(s, e) {
+	if e.Reason != mulligan.InDoubt && !e.tooLate() || e.NotStarted || !c.holds(s, e) {
 		return false
 	}
 	return e.answered() == 0 || e.call.doubtful()

@@ -269,6 +269,25 @@ func TestNotAllReasonsMayBeExcused(t *testing.T) {
 	}
 }
 
+// A worker that goes on after its job was spent for having no end says how it ended:
+// in the history that stands in the place of the doubt.
+func TestADoubtOfWhichItsWorkerTellsLater(t *testing.T) {
+	for frozen, clean := range map[bool]bool{true: true, false: false} {
+		m := newMaker()
+		m.publish("pay.hook", "a", nil)
+		c := m.call("pay.hook", "a", fine())
+		l := m.bury("pay.hook", "a", mulligan.InDoubt)
+		l.History[0].ErrorType, l.History[0].Reason, l.History[0].Took = "timeout", "", 34*time.Second
+		m.e.Records["pay.hook.a"].History = l.History
+		if frozen {
+			m.fault("freeze", "worker-1", c.Began, 33*time.Second)
+		}
+		if found := Check(m.e).Violations; (len(found) == 0) != clean {
+			t.Errorf("frozen %v: got %q, want clean = %v", frozen, found, clean)
+		}
+	}
+}
+
 // A breaker that opens, and probes, is what there should be.
 func TestAnOutageMayBeProbed(t *testing.T) {
 	m := newMaker()
