@@ -93,11 +93,21 @@ func (c *checker) nearest(calls []*Call, e entry) (n int) {
 		case status > 0 && (status != call.Answer.Status || late), late && !c.inHand(call, e.end()):
 			continue
 		}
-		if n < 0 || call.Began.Sub(e.At).Abs() < calls[n].Began.Sub(e.At).Abs() {
+		if n < 0 || e.closer(call, calls[n]) {
 			n = i
 		}
 	}
 	return n
+}
+
+// closer reports whether an entry is rather that of call than of other: of its own
+// attempt, since one before it may have arrived as late as it, or else nearer to its
+// beginning.
+func (e entry) closer(call, other *Call) bool {
+	if own := call.Attempt == e.Number; own != (other.Attempt == e.Number) {
+		return own
+	}
+	return call.Began.Sub(e.At).Abs() < other.Began.Sub(e.At).Abs()
 }
 
 // life is what happened since a person last had the key begin again.

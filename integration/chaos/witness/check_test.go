@@ -288,6 +288,26 @@ func TestADoubtOfWhichItsWorkerTellsLater(t *testing.T) {
 	}
 }
 
+// Both calls arrive when the downstream goes on, and both are answered then: the
+// first to nobody.
+func TestCallsThatADownstreamTakesLateAreThoseOfTheirAttempts(t *testing.T) {
+	m := newMaker()
+	m.publish("pay.charge", "a", nil)
+	began := m.now
+	m.fault("freeze", "downstream", began, 4*time.Second)
+	m.now = began.Add(4 * time.Second)
+	first := m.call("pay.charge", "a", vouched())
+	second := m.call("pay.charge", "a", vouched())
+	second.Began, second.Ended = first.Began.Add(100*time.Millisecond), first.Ended.Add(100*time.Millisecond)
+	m.call("pay.charge", "a", fine())
+	r := m.record("pay.charge", "a", mulligan.Done)
+	r.History[0].At, r.History[0].Took, r.History[0].ErrorType, r.History[0].NotStarted = began, 2*time.Second, "timeout", false
+	r.History[1].At, r.History[1].Took = began.Add(2500*time.Millisecond), second.Ended.Sub(began)-2500*time.Millisecond
+	for _, v := range Check(m.e).Violations {
+		t.Error(v)
+	}
+}
+
 // A breaker that opens, and probes, is what there should be.
 func TestAnOutageMayBeProbed(t *testing.T) {
 	m := newMaker()
