@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/cas"
@@ -36,12 +37,18 @@ var ErrUnreadable = errors.New("budget: unreadable")
 // answer and is made again, and with nil of the next answer.
 func (t *Tasks) OnAway(fn func(err error)) { t.bucket.Away = fn }
 
-// A TaskState is what the bucket holds of one task.
+// A TaskState is the budget of one task.
 type TaskState struct {
 	// Used is how many retries its jobs have had, a retry with a changed payload
 	// counted twice. Denied is how many they were refused.
 	Used   int `json:"used"`
 	Denied int `json:"denied"`
+}
+
+// taskBook is what the bucket holds of one task.
+type taskBook struct {
+	TaskState
+	Asks asks `json:"asks,omitempty"`
 }
 
 // keepTask is how long a task is remembered after its last retry: longer than
@@ -60,24 +67,37 @@ type TaskAsk struct {
 // task may have; then it takes none. Take blocks while the server is away, until
 // ctx ends; retries may then be wasted, but never given beyond the limit.
 func (t *Tasks) Take(ctx context.Context, a TaskAsk) (granted bool, err error) {
-	err = t.update(ctx, a.Task, func(s *TaskState) {
+	err = t.update(ctx, a.Task, func(s *TaskState) (done bool) {
 		granted = s.take(a)
-	})
+		return granted
+	}, func() { granted = true })
 	return granted && err == nil, err
 }
 
 // Back gives retries back that were taken and not made use of.
 func (t *Tasks) Back(ctx context.Context, a TaskAsk) error {
-	return t.update(ctx, a.Task, func(s *TaskState) { s.Used = max(s.Used-a.Retries, 0) })
+	return t.update(ctx, a.Task, func(s *TaskState) (done bool) {
+		s.Used = max(s.Used-a.Retries, 0)
+		return true
+	}, func() {})
 }
 
-func (t *Tasks) update(ctx context.Context, task string, change func(s *TaskState)) error {
+// update makes a change once, or has found that it is made, though the answer to that
+// was lost. What is not done may be tried again.
+func (t *Tasks) update(ctx context.Context, task string, change func(s *TaskState) (done bool), found func()) error {
+	id := nuid.Next()
 	err := t.bucket.Update(ctx, "task", taskKey(task), func(value []byte) (cas.Change, error) {
 		s, ok := readTask(value)
 		if !ok {
 			return cas.Change{}, fmt.Errorf("%w: task %.80q has %.80q; reset it with `mulligan budget task`", ErrUnreadable, task, value)
 		}
-		change(&s)
+		if s.Asks.have(id) {
+			found()
+			return cas.Change{}, nil
+		}
+		if change(&s.TaskState) {
+			s.Asks.add(id)
+		}
 		b, err := json.Marshal(s)
 		return cas.Change{Value: b, TTL: keepTask}, err
 	})
@@ -89,7 +109,7 @@ func (t *Tasks) update(ctx context.Context, task string, change func(s *TaskStat
 
 // readTask reads what the bucket holds of a task, and reports false for what is
 // not ours: that must not grant anything.
-func readTask(value []byte) (s TaskState, ok bool) {
+func readTask(value []byte) (s taskBook, ok bool) {
 	if value == nil {
 		return s, true
 	}

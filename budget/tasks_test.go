@@ -1,6 +1,7 @@
 package budget_test
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
+	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
 // tasks opens the budgets over a connection of its own, as one worker does.
@@ -138,4 +140,80 @@ func TestAResetGivesABudgetBackWhole(t *testing.T) {
 			t.Errorf("one who never retried has %+v, %v", s, err)
 		}
 	})
+}
+
+// Also if another asks before it looks again.
+func TestAnAskWhoseAnswerIsLostCountsOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		step string
+		ask  func(ctx context.Context, t *testing.T, f *floor, js jetstream.JetStream) error
+		is   func(t *testing.T, f *floor) (used int)
+	}{
+		{"a task", "task.store", func(ctx context.Context, t *testing.T, f *floor, js jetstream.JetStream) error {
+			tasks, err := budget.OpenTasks(ctx, js, f.Topology)
+			if err != nil {
+				return err
+			}
+			granted, err := tasks.Take(ctx, budget.TaskAsk{Task: "t", Retries: 1, Limit: 5})
+			if !granted {
+				t.Error("it was not granted")
+			}
+			return err
+		}, func(t *testing.T, f *floor) int {
+			s, err := f.books(t).Task(t.Context(), "t")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.Used
+		}},
+		{"a user", "budget.store", func(ctx context.Context, t *testing.T, f *floor, js jetstream.JetStream) error {
+			users, err := budget.Open(ctx, js, f.Topology, budget.Rate{})
+			if err != nil {
+				return err
+			}
+			now := time.Now()
+			place, err := users.Take(ctx, "u", now, now.Add(time.Hour))
+			if place.Denied || !place.At.Equal(now) {
+				t.Errorf("got %+v, want its place at once", place)
+			}
+			return err
+		}, func(t *testing.T, f *floor) int {
+			s, err := f.books(t).User(t.Context(), "u")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.Granted
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *floor) {
+				var deaf atomic.Bool
+				js, err := jetstream.New(f.DialDeaf(t, &deaf))
+				if err != nil {
+					t.Fatal(err)
+				}
+				stores := 0
+				ctx := call.With(t.Context(), func(point string) {
+					switch point {
+					case tt.step + " before":
+						deaf.Store(stores == 0)
+					case tt.step + " after":
+						if deaf.Store(false); stores == 0 { // another asks
+							if err := tt.ask(t.Context(), t, f, f.JS); err != nil {
+								t.Error(err)
+							}
+						}
+						stores++
+					}
+				})
+				if err := tt.ask(ctx, t, f, js); err != nil {
+					t.Error(err)
+				}
+				if used := tt.is(t, f); stores != 1 || used != 2 {
+					t.Errorf("%d stores, %d used; want one, and one for each who asked", stores, used)
+				}
+			})
+		})
+	}
 }

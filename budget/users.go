@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/internal/cas"
@@ -58,6 +60,12 @@ type UserState struct {
 	Granted  int `json:"granted"`
 	Reserved int `json:"reserved"`
 	Denied   int `json:"denied"`
+}
+
+// userBook is what the bucket holds of one user.
+type userBook struct {
+	UserState
+	Asks asks `json:"asks,omitempty"`
 }
 
 // A Place is when a retry may run.
@@ -170,13 +178,24 @@ func waiting(line []*ask) []*ask {
 }
 
 func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, error) {
-	places := make([]Place, len(line))
+	var places []Place
+	var tries [][]Place // what each try to store gives if it succeeds
+	id := nuid.Next() + "."
 	err := u.bucket.Update(ctx, "budget", userKey(user), func(value []byte) (cas.Change, error) {
 		now := u.clock.Now()
 		s := readUser(value, now)
+		for n := range tries {
+			if s.Asks.have(id + strconv.Itoa(n)) {
+				places = tries[n]
+				return cas.Change{}, nil
+			}
+		}
+		places = make([]Place, len(line))
 		for i, a := range line {
 			places[i] = s.Take(u.rate, Want{Now: now, Due: a.due, Deadline: a.deadline})
 		}
+		s.Asks.add(id + strconv.Itoa(len(tries)))
+		tries = append(tries, places)
 		b, err := json.Marshal(s)
 		return cas.Change{Value: b, TTL: s.keep(now)}, err
 	})
@@ -190,9 +209,9 @@ func (u *Users) take(ctx context.Context, user string, line []*ask) ([]Place, er
 // ours, is a fresh allowance, which is still bounded. So is one that is whole
 // later than any places could make it, as of a worker whose clock was wrong: it
 // would refuse the user everything for ever.
-func readUser(value []byte, now time.Time) (s UserState) {
+func readUser(value []byte, now time.Time) (s userBook) {
 	if json.Unmarshal(value, &s) != nil || s.Whole.After(now.Add(maxWhole)) || !counts(s.Granted, s.Reserved, s.Denied) {
-		return UserState{}
+		return userBook{}
 	}
 	return s
 }

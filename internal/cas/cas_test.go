@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,7 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan/internal/call"
@@ -90,6 +88,71 @@ func TestUpdateCreatesChangesAndLeaves(t *testing.T) {
 	}
 	s.is(t, "k", "ab")
 	s.is(t, "other", "")
+}
+
+// Who has seen a value asks for it only if it is not what is there, or if nothing is
+// stored that would show that.
+func TestWhatWasSeenIsNotReadAgain(t *testing.T) {
+	unwritten := func(*testing.T, *shelf) cas.Sight { return cas.Unwritten() }
+	written := func(t *testing.T, s *shelf) (seen cas.Sight) {
+		if err := s.UpdateSeen(t.Context(), "write", "k", &seen, add("a")); err != nil {
+			t.Fatal(err)
+		}
+		return seen
+	}
+	behind := func(t *testing.T, s *shelf) cas.Sight {
+		seen := written(t, s)
+		s.mustAdd(t, "k", "b")
+		return seen
+	}
+	leave := func([]byte) (cas.Change, error) { return cas.Change{}, nil }
+	refuse := func([]byte) (cas.Change, error) { return cas.Change{}, errNo }
+	for _, tt := range []struct {
+		name  string
+		seen  func(t *testing.T, s *shelf) cas.Sight
+		apply func([]byte) (cas.Change, error)
+		err   error
+		calls string
+		is    string
+	}{
+		{"nothing was seen", func(*testing.T, *shelf) cas.Sight { return cas.Sight{} }, add("x"), nil, "load store", "x"},
+		{"there is none, as was taken for granted", unwritten, add("x"), nil, "store", "x"},
+		{"there is one", func(t *testing.T, s *shelf) cas.Sight { written(t, s); return cas.Unwritten() }, add("x"), nil, "store load store", "ax"},
+		{"what was stored is still there", written, add("x"), nil, "store", "ax"},
+		{"another has changed it", behind, add("x"), nil, "store load store", "abx"},
+		{"nothing is stored", behind, leave, nil, "load", "ab"},
+		{"it is refused", behind, refuse, errNo, "load", "ab"},
+		{"it was deleted", func(t *testing.T, s *shelf) cas.Sight {
+			seen := written(t, s)
+			if err := s.kv.Delete(t.Context(), "k"); err != nil {
+				t.Fatal(err)
+			}
+			return seen
+		}, add("x"), nil, "store load store", "x"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := open(t, natstest.Server(t))
+			seen := tt.seen(t, s)
+			var calls []string
+			ctx := call.With(t.Context(), func(point string) {
+				if name, before := strings.CutSuffix(point, " before"); before {
+					calls = append(calls, strings.TrimPrefix(name, "x."))
+				}
+			})
+			if err := s.UpdateSeen(ctx, "x", "k", &seen, tt.apply); !errors.Is(err, tt.err) {
+				t.Errorf("got %v, want %v", err, tt.err)
+			}
+			if got := strings.Join(calls, " "); got != tt.calls {
+				t.Errorf("calls: %s; want %s", got, tt.calls)
+			}
+			s.is(t, "k", tt.is)
+			calls = nil
+			if err := s.UpdateSeen(ctx, "x", "k", &seen, add("y")); err != nil || strings.Join(calls, " ") != "store" {
+				t.Errorf("afterwards it was to be seen: %v, %v", calls, err)
+			}
+			s.is(t, "k", tt.is+"y")
+		})
+	}
 }
 
 func TestABucketThatIsMissingIsAnError(t *testing.T) {
@@ -208,40 +271,10 @@ func TestAnUpdateEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// A line is a connection on which answers can be lost.
-type line struct {
-	net.Conn
-	deaf *atomic.Bool
-}
-
-func (l line) Read(b []byte) (int, error) {
-	for {
-		n, err := l.Conn.Read(b)
-		if err != nil || !l.deaf.Load() {
-			return n, err
-		}
-	}
-}
-
-type dialer struct {
-	env  *natstest.Env
-	deaf *atomic.Bool
-}
-
-func (d dialer) InProcessConn() (net.Conn, error) {
-	c, err := d.env.InProcessConn()
-	return line{c, d.deaf}, err
-}
-
 func TestAnUpdateWhoseAnswerIsLostFindsItsOwnWork(t *testing.T) {
 	bubble(t, func(t *testing.T, s *shelf) {
 		var deaf atomic.Bool
-		conn, err := nats.Connect("", nats.InProcessServer(dialer{s.Env, &deaf}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		js, err := jetstream.New(conn)
+		js, err := jetstream.New(s.DialDeaf(t, &deaf))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,6 +216,42 @@ func (e *Env) Dial(t testing.TB) *nats.Conn {
 	}
 	t.Cleanup(c.Close)
 	return c
+}
+
+// DialDeaf returns a connection on which nothing arrives while deaf is set: answers
+// are lost. It is for a bubble.
+func (e *Env) DialDeaf(t testing.TB, deaf *atomic.Bool) *nats.Conn {
+	t.Helper()
+	c, err := nats.Connect("", nats.InProcessServer(deafDialer{e, deaf}))
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+type deafDialer struct {
+	env  *Env
+	deaf *atomic.Bool
+}
+
+func (d deafDialer) InProcessConn() (net.Conn, error) {
+	c, err := d.env.InProcessConn()
+	return deafConn{c, d.deaf}, err
+}
+
+type deafConn struct {
+	net.Conn
+	deaf *atomic.Bool
+}
+
+func (c deafConn) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		if err != nil || !c.deaf.Load() {
+			return n, err
+		}
+	}
 }
 
 // Down shuts the server down; Restart brings it back.
