@@ -23,7 +23,7 @@ type Outcome struct {
 const (
 	publishWindow = 512 // jobs; two windows are on their way to the server at once
 	askAtOnce     = 64  // questions to the server
-	floodTries    = 10  // of a job that a flooded stream did not take, in about six seconds
+	floodTries    = 10  // of a job that a flooded stream did not take, with eleven seconds between them at most
 )
 
 // PublishMany stores jobs, many at a time, and returns the fate of each in the
@@ -58,9 +58,17 @@ type onWay struct {
 
 func (p *Publisher) sendMany(ctx context.Context, jobs []Job, out []Outcome) []onWay {
 	sent := make([]onWay, len(jobs))
-	var recorded []int
+	draft := func(i int) { sent[i].draft, out[i].Err = p.draft(ctx, &jobs[i]) }
+	var unknown, recorded []int // what is to be asked about
 	for i := range jobs {
-		sent[i].draft, out[i].Err = p.draft(ctx, &jobs[i])
+		if _, ok := p.kind(jobs[i].Kind); !ok {
+			unknown = append(unknown, i)
+			continue
+		}
+		draft(i)
+	}
+	eachAtOnce(unknown, draft)
+	for i := range sent {
 		if out[i].Err == nil && sent[i].recorded {
 			recorded = append(recorded, i)
 		}
