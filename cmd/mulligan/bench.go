@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -139,7 +140,7 @@ func (p *program) benchCase(ctx context.Context, o benchOptions, c bench.Case) (
 		return r, fmt.Errorf("make a directory for the server: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	server, err := bench.Start(ctx, "bench", "--serve", dir, "--sync", o.sync)
+	server, err := bench.Start(ctx, "bench", "--serve", dir, "--sync", cmp.Or(c.Sync, o.sync))
 	if err != nil {
 		return r, err
 	}

@@ -23,7 +23,9 @@ type Case struct {
 	Name  string `json:"case"`
 	About string `json:"about"`
 	// Against is what Mulligan is compared with if that is not the bare loop.
-	Against  string    `json:"against,omitempty"`
+	Against string `json:"against,omitempty"`
+	// Sync is when the server flushes to disk if that is not the run's choice.
+	Sync     string    `json:"sync,omitempty"`
 	Measures []Measure `json:"measures"`
 
 	bare, ours side
@@ -248,7 +250,7 @@ func downstreamOf(kind string) string {
 // Cases are all of them, in the order of the table.
 func Cases() []Case {
 	return []Case{
-		publishOne(1), publishOne(16), publishMany(),
+		publishOne(1), publishOne(16), publishMany(), publishFile(), publishSynced(),
 		consume(1, small), consume(16, small), consume(64, small), consume(1, large), consume(16, large), consume(64, large),
 		latency(500), latency(2000), keyedJobs(), onceJobs(),
 		retries(), late(), waiting(), due(),

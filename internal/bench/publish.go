@@ -3,7 +3,10 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -50,20 +53,82 @@ func publishMany() Case {
 		bare: func(ctx context.Context, f *field) ([]float64, error) {
 			return timed(n, func() error { return f.fillBare(ctx, pure, n, small) })
 		},
-		ours: func(ctx context.Context, f *field) ([]float64, error) {
-			jobs := make([]mulligan.Job, n)
-			for i := range jobs {
-				jobs[i] = job(pure, i, small)
+		ours: publishAll(n),
+	}
+}
+
+func publishAll(n int) side {
+	return func(ctx context.Context, f *field) ([]float64, error) {
+		jobs := make([]mulligan.Job, n)
+		for i := range jobs {
+			jobs[i] = job(pure, i, small)
+		}
+		return timed(n, func() error {
+			for _, o := range f.pub.PublishMany(ctx, jobs) {
+				if o.Err != nil {
+					return o.Err
+				}
 			}
-			return timed(n, func() error {
-				for _, o := range f.pub.PublishMany(ctx, jobs) {
-					if o.Err != nil {
-						return o.Err
+			return nil
+		})
+	}
+}
+
+// publishFile publishes many by the command, as a process of its own.
+func publishFile() Case {
+	const n = 40_000
+	c := publishMany()
+	c.Name, c.About = "publish-file", fmt.Sprintf("`mulligan publish --file` with %d pure jobs of 256 B, from its start to its end; bare: PublishMsgAsync, %d without an answer at most", n, window)
+	c.Measures = []Measure{{Name: "rate", Unit: "/s", Goal: 0.95}}
+	c.ours = func(ctx context.Context, f *field) ([]float64, error) {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find this program: %w", err)
+		}
+		file, err := os.CreateTemp("", "mulligan-bench-*.jsonl")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = os.Remove(file.Name()) }()
+		payload := strings.Repeat("x", small-2) // and its quotes
+		for i := range n {
+			if _, err := fmt.Fprintf(file, `{"kind":%q,"id":%q,"payload":%q}`+"\n", pure, id(i), payload); err != nil {
+				return nil, err
+			}
+		}
+		if err := file.Close(); err != nil {
+			return nil, err
+		}
+		return timed(n, func() error {
+			out, err := exec.CommandContext(ctx, self, "publish", "--file", file.Name(), "--server", f.server.URL).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("publish --file: %w: %s", err, out)
+			}
+			return nil
+		})
+	}
+	return c
+}
+
+// publishSynced publishes many to a server that flushes each to disk before it
+// answers.
+func publishSynced() Case {
+	const one, many = 500, 10_000
+	return Case{
+		Name: "publish-synced", Sync: "always",
+		About:    fmt.Sprintf("publish %d pure jobs of 256 B to a server that flushes always; bare: PublishMsg, %d one at a time", many, one),
+		Measures: []Measure{{Name: "rate", Unit: "/s", Goal: 3}},
+		bare: func(ctx context.Context, f *field) ([]float64, error) {
+			return timed(one, func() error {
+				for i := range one {
+					if _, err := f.stores.PublishMsg(ctx, f.message(pure, i, small)); err != nil {
+						return err
 					}
 				}
 				return nil
 			})
 		},
+		ours: publishAll(many),
 	}
 }
 
