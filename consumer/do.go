@@ -50,7 +50,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	d.noKey, d.keyTTL = d.env.Generated && k.Effect.NeedsID(), k.KeyTTL
 	rec := new(mulligan.Record)
 	v := verdict{Verb: run}
-	if d.isNew() && (k.Effect == mulligan.Pure || d.marks()) {
+	if d.isNew() && (k.Effect == mulligan.Pure && !d.budgeted() || d.marks()) {
 		d.seen = dedupe.Unwritten() // what is written of it first will show whether that is so
 	}
 	if !d.runsAtOnce(k.Effect, w.clock.Now()) {
@@ -80,6 +80,10 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 
 // isNew reports whether the message was just published, and not delivered before.
 func (d *delivery) isNew() bool { return d.fromJobs && !d.again && !d.old && d.env.Replay == "" }
+
+// budgeted reports whether a retry of the job is asked of a budget that others share:
+// that is not done for a record that is only guessed.
+func (d *delivery) budgeted() bool { return d.hasUser || d.env.Task != "" }
 
 // runsAtOnce reports whether the message needs no look at the record: a pure
 // job just published. Whatever else there is of its key, running is harmless.
@@ -286,6 +290,7 @@ func (w *Worker) interrupted(ctx context.Context, d *delivery, e ending) (v verd
 		defer cancel()
 		err := w.ledger.UpdateSeen(ctx, "interrupted", d.env.RecordKey(), &d.seen, func(r *mulligan.Record) bool {
 			call := ending{facts: d.facts}
+			ok, v = true, verdict{Verb: nak} // of another record it may have been otherwise
 			switch {
 			case call.behind(r):
 				v = call.standBack(r)

@@ -33,8 +33,8 @@ func TestCallsOfTheServerByAJob(t *testing.T) {
 		{"pure, parked: stored as a schedule before it is acknowledged for certain", pure, mulligan.Job{}, []error{long}, "fail.store park.publish park.ack admit.load done.store ack"},
 		{"keyed, a nak", keyed, mulligan.Job{}, []error{errFlaky}, "admit.load fail.store nak admit.load admit.store done.store ack"},
 		{"once, a nak", once, mulligan.Job{}, []error{notStarted}, "admit.store fail.store nak admit.load admit.store done.store ack"},
-		{"a user's budget", pure, mulligan.Job{User: "ada"}, []error{errFlaky}, "budget.load budget.store fail.store nak admit.load admit.store done.store ack"},
-		{"a task's budget", pure, mulligan.Job{Task: "trip"}, []error{errFlaky}, "task.load task.store fail.store nak admit.load admit.store done.store ack"},
+		{"a user's budget", pure, mulligan.Job{User: "ada"}, []error{errFlaky}, "fail.load budget.load budget.store fail.store nak admit.load admit.store done.store ack"},
+		{"a task's budget", pure, mulligan.Job{Task: "trip"}, []error{errFlaky}, "fail.load task.load task.store fail.store nak admit.load admit.store done.store ack"},
 		{"spent", pure, mulligan.Job{}, []error{mulligan.Permanent(errFlaky)}, "fail.store spend.publish spend.ack"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
