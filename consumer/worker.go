@@ -63,6 +63,7 @@ type Worker struct {
 	ahead   time.Duration // of the server's clock, this machine's, as the log has it
 	hand    hand
 	lanes   []*lane
+	running atomic.Bool
 	holding atomic.Bool               // too many retries wait: fresh jobs stay in their stream
 	barred  atomic.Pointer[time.Time] // from changing consumers, as of then
 	moved   sync.Map                  // names of kinds that another worker has declared for another downstream
@@ -106,7 +107,7 @@ func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
 // returns nil after a clean end, and an error if it could not begin or a
 // handler would not stop. While no server answers it waits to begin, and logs that.
 func (w *Worker) Run(ctx context.Context) error {
-	err := call.Patiently(ctx, func() error { return w.prepare(ctx) }, func(err error) {
+	err := call.Patiently(ctx, func() error { return w.prepare(ctx) }, w.lastError, func(err error) {
 		w.Log.Warn().Err(err).Msg("begin; trying again")
 	})
 	switch {
@@ -144,6 +145,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 	}
 	w.Log.Info().Strs("downstreams", w.downstreams()).Int("kinds", len(w.kinds)).Msg("worker runs")
+	w.running.Store(true)
+	defer w.running.Store(false)
 	<-ctx.Done()
 	err = w.drain(&lanes, stop)
 	stop()
@@ -196,6 +199,11 @@ func (w *Worker) downstreams() []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
+// Running reports whether Run has begun and has not ended.
+func (w *Worker) Running() bool { return w.running.Load() }
+
+func (w *Worker) lastError() error { return w.Conn.LastError() }
+
 // prepare checks the declarations and finds, or makes, what the worker needs.
 func (w *Worker) prepare(ctx context.Context) error {
 	if w.declared != nil {
@@ -206,6 +214,9 @@ func (w *Worker) prepare(ctx context.Context) error {
 	}
 	if w.Conn == nil {
 		return errors.New("no connection; set Conn")
+	}
+	if !w.Conn.IsConnected() {
+		return nats.ErrDisconnected // what a server allows is not known yet
 	}
 	for name, k := range w.kinds {
 		if most := mulligan.LargestResult(w.Conn.MaxPayload()); k.MaxResult > most {

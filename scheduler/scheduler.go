@@ -46,7 +46,8 @@ type Scheduler struct {
 	// Log is silent as its zero value.
 	Log zerolog.Logger
 
-	clock   clock.Clock  // for all that leaves this process
+	clock   clock.Clock // for all that leaves this process
+	running atomic.Bool
 	burying atomic.Int32 // spent jobs
 
 	mu     sync.Mutex
@@ -67,7 +68,7 @@ const (
 // returns nil then, and an error if it could not begin. While no server answers it
 // waits to begin, and logs that.
 func (s *Scheduler) Run(ctx context.Context) error {
-	err := call.Patiently(ctx, func() error { return s.begin(ctx) }, func(err error) {
+	err := call.Patiently(ctx, func() error { return s.begin(ctx) }, s.lastError, func(err error) {
 		s.Log.Warn().Err(err).Msg("begin; trying again")
 	})
 	switch {
@@ -92,6 +93,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	keepers.Go(func() { s.weigh(ctx) })
 	keepers.Go(func() { look.Run(ctx) })
 	s.Log.Info().Msg("scheduler runs")
+	s.running.Store(true)
+	defer s.running.Store(false)
 	for fails := 0; ctx.Err() == nil; {
 		err := s.round(ctx, spent, &look.Pulls)
 		if err == nil || ctx.Err() != nil {
@@ -161,7 +164,15 @@ func (s *Scheduler) look(ctx context.Context, name string) error {
 	return nil
 }
 
+// Running reports whether Run has begun and has not ended.
+func (s *Scheduler) Running() bool { return s.running.Load() }
+
+func (s *Scheduler) lastError() error { return s.Conn.LastError() }
+
 func (s *Scheduler) begin(ctx context.Context) error {
+	if s.Conn != nil && !s.Conn.IsConnected() {
+		return nats.ErrDisconnected // what a server allows is not known yet
+	}
 	if err := s.connect(ctx); err != nil {
 		return err
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"strings"
 	"time"
@@ -51,7 +53,7 @@ func (p *program) connect(name string) (*link, error) {
 func (p *program) connectRole(ctx context.Context, name string) (*link, error) {
 	for {
 		l, err := p.dial(name, p.log)
-		if _, bad := errors.AsType[*url.Error](err); err == nil || bad || errors.Is(err, nats.ErrAuthorization) {
+		if err == nil || unmendable(err) {
 			return l, err
 		}
 		p.log.Warn().Err(err).Msg("trying again")
@@ -59,6 +61,16 @@ func (p *program) connectRole(ctx context.Context, name string) (*link, error) {
 			return nil, err
 		}
 	}
+}
+
+// unmendable reports whether no waiting gives a connection: of an address, credentials
+// or a certificate that is wrong.
+func unmendable(err error) bool {
+	_, address := errors.AsType[*url.Error](err)
+	_, file := errors.AsType[*fs.PathError](err)
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	return address || file || certificate || errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
+		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired) || errors.Is(err, nats.ErrSecureConnRequired) || errors.Is(err, nats.ErrSecureConnWanted)
 }
 
 func (p *program) dial(name string, log zerolog.Logger) (*link, error) {

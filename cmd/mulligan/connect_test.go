@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 	"net"
+	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,5 +136,49 @@ func TestARoleDoesNotWaitForWhatNeverWillBe(t *testing.T) {
 	p := &program{log: zerolog.Nop(), cfg: config.Config{Settings: config.Settings{NATSURL: "nats://nobody:port"}}}
 	if _, err := p.connectRole(t.Context(), "worker"); err == nil {
 		t.Error("no error of an address that is none")
+	}
+}
+
+// A supervisor that gets no answer would end it, and wait longer each time.
+func TestWhoeverWaitsForNATSAnswersThatItLives(t *testing.T) {
+	l, err := listenHTTP("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	status := func(method, path string) int {
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+l.Addr().String()+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := answer.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		return answer.StatusCode
+	}
+	p := &program{log: zerolog.Nop()}
+	defer http.DefaultClient.CloseIdleConnections()
+	if err := p.awaiting(t.Context(), l, func() error {
+		for _, ask := range []struct {
+			method, path string
+			want         int
+		}{{"GET", "/healthz", 200}, {"GET", "/readyz", 503}, {"POST", "/v1/jobs/mail.send", 503}, {"GET", "/metrics", 503}} {
+			if got := status(ask.method, ask.path); got != ask.want {
+				t.Errorf("%s %s: %d, want %d", ask.method, ask.path, got, ask.want)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	after := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second}
+	go func() { _ = after.Serve(l) }()
+	defer func() { _ = after.Close() }()
+	if got := status("GET", "/healthz"); got != 404 {
+		t.Errorf("afterwards: %d, want the answer of who serves then", got)
 	}
 }

@@ -58,15 +58,18 @@ func (p *program) serve(ctx context.Context, demo bool) error {
 		return err
 	}
 	defer func() { _ = web.Close() }() // closed already, unless something failed
-	l, err := p.connectOrEmbed(ctx)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil // it was to end before it had begun
-	case err != nil:
+	var l *link
+	var stages []stage
+	err = p.awaiting(ctx, web, func() (err error) {
+		if l, err = p.connectOrEmbed(ctx); err != nil {
+			return err
+		}
+		stages, err = p.serveStages(ctx, l, web)
 		return err
+	})
+	if l != nil {
+		defer l.close()
 	}
-	defer l.close()
-	stages, err := p.serveStages(ctx, l, web)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil // it was to end before it had begun
@@ -98,11 +101,13 @@ func (p *program) serveStages(ctx context.Context, l *link, web net.Listener) ([
 	}
 	reg, m := newMetrics()
 	pub := &mulligan.Publisher{Conn: l.nc, Kinds: p.cfg.File.Kinds, Topology: l.topology} // it learns of those that workers declare
-	stages := []stage{p.http(l, web, api.Server{Publisher: pub, Gatherer: reg})}
+	stages := []stage{p.http(l, web, api.Server{Publisher: pub, Gatherer: reg, Ready: l.stored})}
 	if len(p.cfg.File.Targets) > 0 {
-		stages = append(stages, p.worker(l, m))
+		w, _ := p.worker(l, m)
+		stages = append(stages, w)
 	}
-	return append(stages, p.scheduler(l, m)), nil
+	s, _ := p.scheduler(l, m)
+	return append(stages, s), nil
 }
 
 // provisionPatiently is provision for a process that starts while its servers do,
@@ -111,7 +116,7 @@ func (p *program) provisionPatiently(ctx context.Context, l *link) error {
 	return ask.Patiently(ctx, func() error {
 		_, err := p.provision(ctx, l)
 		return err
-	}, func(err error) {
+	}, func() error { return l.nc.LastError() }, func(err error) {
 		p.log.Warn().Err(err).Msg("provision; trying again")
 	})
 }

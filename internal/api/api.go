@@ -172,9 +172,25 @@ func (s *Server) noSuchPath(w http.ResponseWriter, r *http.Request) {
 // Serve answers requests on l until ctx is done, then takes no more, lets those
 // in hand finish for a few seconds and closes every connection.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	return s.serve(ctx, l, s.handler(ctx.Done()))
+}
+
+// Wait is Serve for a process that waits for NATS before it begins: it lives, and all
+// else is to come back. Afterwards l is still open.
+func (s *Server) Wait(ctx context.Context, l *net.TCPListener) error {
+	defer func() { _ = l.SetDeadline(time.Time{}) }() // fails if it is closed, which who serves next will see
+	return s.serve(ctx, lent{l}, s.waiting())
+}
+
+// lent is a listener that is not closed, but lets go of who accepts.
+type lent struct{ *net.TCPListener }
+
+func (l lent) Close() error { return l.SetDeadline(time.Now()) }
+
+func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	read := orDefault(s.ReadTimeout, defaultReadTimeout)
 	srv := &http.Server{
-		Handler: s.handler(ctx.Done()), ReadTimeout: read,
+		Handler: h, ReadTimeout: read,
 		// Counted from the header's end: the body, a place, NATS, and a slow reader.
 		// Who waits for a job gets more.
 		WriteTimeout: read + maxQueue + 2*s.answerTimeout(),

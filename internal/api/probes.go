@@ -9,6 +9,17 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	s.answer(w, http.StatusOK, map[string]string{"status": "alive"})
 }
 
+// waiting answers while there is nothing to ask.
+func (s *Server) waiting() http.Handler {
+	m := http.NewServeMux()
+	s.route(m, "GET", "/healthz", s.healthz)
+	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		drain(r)
+		s.refuse(w, r, &problem{Type: "not-ready", Status: http.StatusServiceUnavailable, retryAfter: soon, Detail: "waiting for NATS; nothing was stored"})
+	})
+	return s.checked(m)
+}
+
 func (s *Server) readyz(room *rooms) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if why := s.unready(r.Context(), room); why != "" {

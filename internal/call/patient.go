@@ -3,6 +3,7 @@ package call
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -28,11 +29,18 @@ func Unanswered(err error) bool {
 // ctx ends, and tells say of each time that it is to be tried again. For a process
 // that starts while its servers do, or are away: who starts it again if it ends waits
 // longer each time, and goes on waiting when they are back.
-func Patiently(ctx context.Context, do func() error, say func(err error)) error {
+//
+// To whoever lacks a right a server is silent, too, but for a word on the connection:
+// refused is the last of these, if there is one, and ends the waiting after a minute.
+func Patiently(ctx context.Context, do func() error, refused func() error, say func(err error)) error {
+	began := time.Now()
 	for wait := time.Second; ; wait = min(2*wait, longestWait) {
 		err := do()
 		if !Unanswered(err) || ctx.Err() != nil {
 			return err
+		}
+		if why := refused(); errors.Is(why, nats.ErrPermissionViolation) && time.Since(began) > refusedWait {
+			return fmt.Errorf("%w; it may be for want of rights: %w", err, why)
 		}
 		say(err)
 		if pause.For(ctx, wait) != nil {
@@ -41,4 +49,7 @@ func Patiently(ctx context.Context, do func() error, say func(err error)) error 
 	}
 }
 
-const longestWait = 10 * time.Second // between two tries
+const (
+	longestWait = 10 * time.Second // between two tries
+	refusedWait = time.Minute
+)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,11 +36,30 @@ func TestWhatIsUnansweredIsTriedAgain(t *testing.T) {
 						return nil
 					}
 					return tt.errs[tries-1]
-				}, func(error) { said++ })
+				}, func() error { return nil }, func(error) { said++ })
 				if !errors.Is(err, tt.err) || tries != tt.tries || said != tries-1 {
 					t.Errorf("%d tries, %d said, %v; want %d and %v", tries, said, err, tt.tries, tt.err)
 				}
 			})
+		})
+	}
+}
+
+func TestWhoeverLacksARightDoesNotWaitForEver(t *testing.T) {
+	for _, refused := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			began := time.Now()
+			err := Patiently(ctx, func() error { return nats.ErrTimeout }, func() error {
+				if refused {
+					return fmt.Errorf("%w for Publish", nats.ErrPermissionViolation)
+				}
+				return nats.ErrSlowConsumer
+			}, func(error) {})
+			if took := time.Since(began); errors.Is(err, nats.ErrPermissionViolation) != refused || !errors.Is(err, nats.ErrTimeout) || refused == (took >= time.Hour) {
+				t.Errorf("refused %v: got %v after %v", refused, err, took)
+			}
 		})
 	}
 }
