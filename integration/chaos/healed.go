@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	healWait  = 60 * time.Second // for servers to have caught up with each other
+	// For servers to have caught up with each other. One that its leader's log does
+	// not bring up to date needs a snapshot, of which a leader makes one a minute.
+	healWait  = 2 * time.Minute
 	aliveWait = 30 * time.Second // for each worker to make a call after that
 )
 
