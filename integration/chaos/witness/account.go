@@ -100,12 +100,12 @@ func (c *checker) nearest(calls []*Call, e entry) (n int) {
 	return n
 }
 
-// closer reports whether an entry is rather that of call than of other: of its own
-// attempt, since one before it may have arrived as late as it, or else nearer to its
-// beginning.
+// closer reports whether an entry is rather that of call than of other. An attempt
+// ends with its answer, while calls of several may arrive late and together; without
+// an answer it is known by its beginning.
 func (e entry) closer(call, other *Call) bool {
-	if own := call.Attempt == e.Number; own != (other.Attempt == e.Number) {
-		return own
+	if e.answered() > 0 {
+		return call.end().Sub(e.end()).Abs() < other.end().Sub(e.end()).Abs()
 	}
 	return call.Began.Sub(e.At).Abs() < other.Began.Sub(e.At).Abs()
 }
