@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 )
 
@@ -357,11 +359,20 @@ func TestOfManyJobsThoseThatAFloodedServerRefusesAreSentAgain(t *testing.T) {
 	for i := range jobs {
 		jobs[i] = mulligan.Job{Kind: "llm.complete", ID: fmt.Sprint(i)}
 	}
-	for i, o := range p.PublishMany(t.Context(), jobs) {
+	var again atomic.Int32
+	ctx := call.With(t.Context(), func(point string) {
+		if point == "publish.store before" {
+			again.Add(1)
+		}
+	})
+	for i, o := range p.PublishMany(ctx, jobs) {
 		if o.Err != nil {
 			t.Fatalf("job %d: %v", i, o.Err)
 		}
 		e.Accept("llm.complete", fmt.Sprint(i))
+	}
+	if again.Load() == 0 {
+		t.Error("none was refused: the test shows nothing")
 	}
 	holds(t, e, len(jobs))
 }
