@@ -50,7 +50,7 @@ func (c *checker) numbers(s *story) {
 		// the history says.
 		case more > 1 && next.Attempt-1 <= i+1+told.count(unseen):
 		case more == 0 && shaken && !next.Began.After(until): // begun before the failure was recorded
-		case next.Attempt == 1 && c.twice(s, call): // in two hands
+		case next.Attempt == 1 && c.twice(s, next): // in two hands
 		case more < 0 && (c.faults.late(next) || told.count(givenUp) > 0): // sent before
 		case more <= 0 && c.faults.thawed(next): // in hand since before
 		default:
@@ -60,13 +60,26 @@ func (c *checker) numbers(s *story) {
 	}
 }
 
-// twice reports whether a pure job may have been delivered twice for the first time
-// before a call: a consumer that is created again begins anew (NumDelivered is 1
-// again), and whatever is in hand elsewhere, maybe held by a breaker, also runs at
-// once.
+// twice reports whether a call may be a first one once more, of a pure job: a consumer
+// that is created again begins anew (NumDelivered is 1 again), as does one whose new
+// leader has not heard of a delivery; and whatever is in hand elsewhere, maybe held by
+// a breaker, also runs at once. Each fault explains one.
 func (c *checker) twice(s *story, call *Call) bool {
-	return s.kind.effect == mulligan.Pure && call.Attempt == 1 &&
-		c.faults.any(s.tries[0].At, call.Began, linger, func(f strike) bool { return f.servers })
+	if s.kind.effect != mulligan.Pure {
+		return false
+	}
+	firsts, more := 0, 0
+	for _, other := range s.calls {
+		if other.Attempt == 1 && !other.Began.After(call.Began) {
+			firsts++
+		}
+	}
+	for _, f := range c.faults {
+		if f.servers && f.overlaps(s.tries[0].At, call.Began, linger) {
+			more++
+		}
+	}
+	return firsts <= 1+more
 }
 
 // onTheWay is how long a request that was begun in time may take to be written
@@ -125,11 +138,11 @@ func (c *checker) hints(s *story) {
 		}
 		known, _ := c.faults.shaken(call)
 		for _, next := range s.calls[i+1:] {
-			// Begun before the answer was known; or a replay, which is a person's word; or
+			// Begun before the answer was known, or sent before it and late; or a replay, which is a person's word; or
 			// another message: of a pure key it runs at once, else it may have been admitted
 			// before the answer was recorded.
 			wait := next.Began.Sub(call.Ended)
-			if wait <= 0 || next.Attempt <= call.Attempt && !next.Began.After(known) || s.reopened(call.Ended, next.Began) ||
+			if wait <= 0 || next.Attempt <= call.Attempt && (!next.Began.After(known) || c.faults.late(next)) || s.reopened(call.Ended, next.Began) ||
 				s.messages() > 1 && (s.kind.effect == mulligan.Pure || wait < race) {
 				continue
 			}

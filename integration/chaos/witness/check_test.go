@@ -308,6 +308,67 @@ func TestCallsThatADownstreamTakesLateAreThoseOfTheirAttempts(t *testing.T) {
 	}
 }
 
+// Two hands have it, each for the first time, and the record comes between.
+func TestAPureJobBeginsOnceMoreForAFaultOfTheServers(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		kind     string
+		attempts []int
+		faults   int
+		clean    bool
+	}{
+		{"as it goes", "model.ask", []int{1, 2, 3, 4}, 0, true},
+		{"once more, for no reason", "model.ask", []int{1, 2, 1, 4}, 0, false},
+		{"once more", "model.ask", []int{1, 2, 1, 4}, 1, true},
+		{"once more, and its effect is not repeatable", "pay.charge", []int{1, 2, 1, 4}, 1, false},
+		{"twice more", "model.ask", []int{1, 1, 2, 1}, 1, false},
+	} {
+		m := newMaker()
+		m.publish(tt.kind, "a", nil)
+		for range tt.faults {
+			m.fault("step down", "stream MULLIGAN_JOBS", m.now, 0)
+		}
+		m.now = m.now.Add(time.Minute) // held by a breaker
+		for i := range tt.attempts {
+			answer := fails()
+			if i == len(tt.attempts)-1 {
+				answer = fine()
+			}
+			m.call(tt.kind, "a", answer).Attempt = tt.attempts[i]
+		}
+		m.record(tt.kind, "a", mulligan.Done)
+		numbers := slices.DeleteFunc(Check(m.e).Violations, func(v string) bool { return !strings.HasPrefix(v, "I3 ") })
+		if (len(numbers) == 0) != tt.clean {
+			t.Errorf("%s: got %q, want clean = %v", tt.name, numbers, tt.clean)
+		}
+	}
+}
+
+// What was sent before the answer may arrive behind it.
+func TestACallThatWasSentBeforeTheHintIsNotTooEarly(t *testing.T) {
+	for cut, clean := range map[bool]bool{true: true, false: false} {
+		m := newMaker()
+		m.publish("pay.charge", "a", nil)
+		began := m.now
+		if cut {
+			m.fault("cut", "worker-1 to downstream", began, 4*time.Second)
+		}
+		m.now = began.Add(3 * time.Second)
+		second := m.call("pay.charge", "a", waits(2*time.Second))
+		second.Attempt, second.Worker = 2, "worker-2"
+		m.now = began.Add(4100 * time.Millisecond)
+		first := m.call("pay.charge", "a", fine())
+		first.Attempt, first.Gone = 1, true
+		m.now = began.Add(6 * time.Second)
+		m.call("pay.charge", "a", fine()).Attempt = 3
+		m.record("pay.charge", "a", mulligan.Done)
+		hints := slices.DeleteFunc(Check(m.e).Violations, func(v string) bool { return !strings.HasPrefix(v, "I5 ") })
+		if (len(hints) == 0) != clean {
+			t.Errorf("cut %v: got %q, want clean = %v", cut, hints, clean)
+		}
+	}
+}
+
 // A breaker that opens, and probes, is what there should be.
 func TestAnOutageMayBeProbed(t *testing.T) {
 	m := newMaker()
