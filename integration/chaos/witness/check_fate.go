@@ -190,9 +190,18 @@ func (c *checker) doneIsOver(s *story) {
 
 // inHand reports whether a call may have been begun before a time: by a worker
 // that was stopped, slow or cut off from then until it arrived, or on a connection
-// that the downstream did not serve for as long.
+// that the downstream did not serve for as long. One such fault may follow another.
 func (c *checker) inHand(call *Call, before time.Time) bool {
-	return slices.ContainsFunc(c.faults, func(s strike) bool {
-		return (s.workers[call.Worker] || s.ways[call.Worker]) && s.overlaps(before, before.Add(race), linger) && s.overlaps(call.Began, call.Began, s.trail())
-	})
+	until := before.Add(race)
+	held := time.Time{}
+	for again := true; again; {
+		again = false
+		for _, s := range c.faults {
+			over := s.At.Add(s.For + s.trail())
+			if (s.workers[call.Worker] || s.ways[call.Worker]) && s.overlaps(before, until, linger) && over.After(held) {
+				held, until, again = over, later(until, over), true
+			}
+		}
+	}
+	return !call.Began.After(held)
 }

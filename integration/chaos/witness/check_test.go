@@ -344,6 +344,34 @@ func TestAPureJobBeginsOnceMoreForAFaultOfTheServers(t *testing.T) {
 	}
 }
 
+// A worker is frozen as it sends, and its way is cut when it goes on.
+func TestACallMayArriveAfterItsDeadline(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		cut   time.Duration // after the publish; zero is none
+		clean bool
+	}{
+		{"a freeze, and a cut before it is over", 33 * time.Second, true},
+		{"a freeze, and a cut long after it", 50 * time.Second, false},
+		{"a freeze alone", 0, false},
+	} {
+		m := newMaker()
+		began := m.now
+		m.publish("pay.charge", "a", func(p *Published) { p.Deadline = began.Add(30 * time.Second) })
+		m.fault("freeze", "worker-1", began, 34*time.Second)
+		if tt.cut > 0 {
+			m.fault("cut one way", "worker-1 to downstream", began.Add(tt.cut), 20*time.Second)
+		}
+		m.now = began.Add(52 * time.Second)
+		m.call("pay.charge", "a", fine())
+		m.record("pay.charge", "a", mulligan.Done)
+		late := slices.DeleteFunc(Check(m.e).Violations, func(v string) bool { return !strings.Contains(v, "after the deadline") })
+		if (len(late) == 0) != tt.clean {
+			t.Errorf("%s: got %q, want clean = %v", tt.name, late, tt.clean)
+		}
+	}
+}
+
 // What was sent before the answer may arrive behind it.
 func TestACallThatWasSentBeforeTheHintIsNotTooEarly(t *testing.T) {
 	for cut, clean := range map[bool]bool{true: true, false: false} {
