@@ -19,13 +19,7 @@ import (
 // What a worker adds to a pure job that succeeds at once: all from the message as
 // nats.go hands it over to its ack. Bare is the ack alone.
 func BenchmarkAPureJob(b *testing.B) {
-	e := natstest.Server(b)
-	e.Provision(b, mulligan.Topology{})
-	w := &Worker{Conn: e.Conn, Metrics: metrics.New(prometheus.NewRegistry())}
-	w.Handle(mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}, mulligan.HandlerFunc(func(context.Context, *mulligan.Job) ([]byte, error) { return nil, nil }))
-	if err := w.prepare(b.Context()); err != nil {
-		b.Fatal(err)
-	}
+	e, w := benched(b)
 	l := w.lanes[0]
 	b.Run("bare", func(b *testing.B) {
 		messages := messagesOf(b, e)
@@ -46,6 +40,19 @@ func BenchmarkAPureJob(b *testing.B) {
 			l.start(b.Context(), b.Context(), d)
 		}
 	})
+}
+
+// benched is a worker of one kind that has what it needs, and does not run.
+func benched(b *testing.B) (*natstest.Env, *Worker) {
+	b.Helper()
+	e := natstest.Server(b)
+	e.Provision(b, mulligan.Topology{})
+	w := &Worker{Conn: e.Conn, Metrics: metrics.New(prometheus.NewRegistry())}
+	w.Handle(mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}, mulligan.HandlerFunc(func(context.Context, *mulligan.Job) ([]byte, error) { return nil, nil }))
+	if err := w.prepare(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	return e, w
 }
 
 // messagesOf returns what makes messages as the server delivers them.
@@ -69,13 +76,7 @@ func messagesOf(b *testing.B, e *natstest.Env) func() *nats.Msg {
 // its error means, what the policy makes of that, and what this worker's budgets
 // grant, with the end of the call and of its retry's token.
 func BenchmarkAFailedAttempt(b *testing.B) {
-	e := natstest.Server(b)
-	e.Provision(b, mulligan.Topology{})
-	w := &Worker{Conn: e.Conn, Metrics: metrics.New(prometheus.NewRegistry())}
-	w.Handle(mulligan.Kind{Name: "llm.complete", Effect: mulligan.Pure}, mulligan.HandlerFunc(func(context.Context, *mulligan.Job) ([]byte, error) { return nil, nil }))
-	if err := w.prepare(b.Context()); err != nil {
-		b.Fatal(err)
-	}
+	_, w := benched(b)
 	l, k, errs := w.lanes[0], w.kinds["llm.complete"], []error{errors.New("not now"), mulligan.After(time.Second, errors.New("429"))}
 	d := &delivery{lane: l, from: l.fresh, facts: facts{effect: k.Effect, policy: k.Policy}}
 	call := ending{facts: d.facts, called: called{ran: 1}, chance: mulligan.Chance{U: .5, V: .5}}

@@ -107,7 +107,7 @@ func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
 // returns nil after a clean end, and an error if it could not begin or a
 // handler would not stop. While no server answers it waits to begin, and logs that.
 func (w *Worker) Run(ctx context.Context) error {
-	err := call.Patiently(ctx, func() error { return w.prepare(ctx) }, w.lastError, func(err error) {
+	err := call.Patiently(ctx, func() error { return w.prepare(ctx) }, w.Conn.LastError, func(err error) {
 		w.Log.Warn().Err(err).Msg("begin; trying again")
 	})
 	switch {
@@ -202,8 +202,6 @@ func (w *Worker) downstreams() []string {
 // Running reports whether Run has begun and has not ended.
 func (w *Worker) Running() bool { return w.running.Load() }
 
-func (w *Worker) lastError() error { return w.Conn.LastError() }
-
 // prepare checks the declarations and finds, or makes, what the worker needs.
 func (w *Worker) prepare(ctx context.Context) error {
 	if w.declared != nil {
@@ -215,8 +213,8 @@ func (w *Worker) prepare(ctx context.Context) error {
 	if w.Conn == nil {
 		return errors.New("no connection; set Conn")
 	}
-	if !w.Conn.IsConnected() {
-		return nats.ErrDisconnected // what a server allows is not known yet
+	if err := call.Connected(w.Conn); err != nil {
+		return err
 	}
 	for name, k := range w.kinds {
 		if most := mulligan.LargestResult(w.Conn.MaxPayload()); k.MaxResult > most {

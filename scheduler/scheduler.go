@@ -68,7 +68,7 @@ const (
 // returns nil then, and an error if it could not begin. While no server answers it
 // waits to begin, and logs that.
 func (s *Scheduler) Run(ctx context.Context) error {
-	err := call.Patiently(ctx, func() error { return s.begin(ctx) }, s.lastError, func(err error) {
+	err := call.Patiently(ctx, func() error { return s.begin(ctx) }, s.Conn.LastError, func(err error) {
 		s.Log.Warn().Err(err).Msg("begin; trying again")
 	})
 	switch {
@@ -167,12 +167,7 @@ func (s *Scheduler) look(ctx context.Context, name string) error {
 // Running reports whether Run has begun and has not ended.
 func (s *Scheduler) Running() bool { return s.running.Load() }
 
-func (s *Scheduler) lastError() error { return s.Conn.LastError() }
-
 func (s *Scheduler) begin(ctx context.Context) error {
-	if s.Conn != nil && !s.Conn.IsConnected() {
-		return nats.ErrDisconnected // what a server allows is not known yet
-	}
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
@@ -204,6 +199,9 @@ func (s *Scheduler) connect(ctx context.Context) error {
 	}
 	if s.Conn == nil {
 		return errors.New("no connection; set Conn")
+	}
+	if err := call.Connected(s.Conn); err != nil {
+		return fmt.Errorf("%w: %w", mulligan.ErrUnavailable, err)
 	}
 	js, err := jetstream.New(s.Conn)
 	if err != nil {

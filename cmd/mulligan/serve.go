@@ -116,7 +116,7 @@ func (p *program) provisionPatiently(ctx context.Context, l *link) error {
 	return ask.Patiently(ctx, func() error {
 		_, err := p.provision(ctx, l)
 		return err
-	}, func() error { return l.nc.LastError() }, func(err error) {
+	}, l.nc.LastError, func(err error) {
 		p.log.Warn().Err(err).Msg("provision; trying again")
 	})
 }

@@ -25,6 +25,18 @@ func Unanswered(err error) bool {
 		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrDisconnected)
 }
 
+// Connected says why nothing can be asked over a connection now, or ever if it is
+// closed. Of one that was never up it is not known what its server allows.
+func Connected(c *nats.Conn) error {
+	switch {
+	case c.IsClosed():
+		return nats.ErrConnectionClosed
+	case !c.IsConnected():
+		return nats.ErrDisconnected
+	}
+	return nil
+}
+
 // Patiently makes do's calls, again and again while they are [Unanswered] and until
 // ctx ends, and tells say of each time that it is to be tried again. For a process
 // that starts while its servers do, or are away: who starts it again if it ends waits

@@ -138,9 +138,9 @@ func (c *checker) hints(s *story) {
 		}
 		known, _ := c.faults.shaken(call)
 		for _, next := range s.calls[i+1:] {
-			// Begun before the answer was known, or sent before it and late; or a replay, which is a person's word; or
-			// another message: of a pure key it runs at once, else it may have been admitted
-			// before the answer was recorded.
+			// Begun before the answer was known, or sent before it and late; or a replay,
+			// which is a person's word; or another message: of a pure key it runs at once,
+			// else it may have been admitted before the answer was recorded.
 			wait := next.Began.Sub(call.Ended)
 			if wait <= 0 || next.Attempt <= call.Attempt && (!next.Began.After(known) || c.faults.late(next)) || s.reopened(call.Ended, next.Began) ||
 				s.messages() > 1 && (s.kind.effect == mulligan.Pure || wait < race) {
