@@ -58,7 +58,8 @@ accounts {
 system_account: SYS
 no_auth_user: jobs
 prof_port: %d
-`, name, address(name), name, storeOf(dir, name), limit, address(name), strings.Join(routes, ", "), adminPassword, profilePort)
+http: "%s:%d"
+`, name, address(name), name, storeOf(dir, name), limit, address(name), strings.Join(routes, ", "), adminPassword, profilePort, address(name), monitorPort)
 }
 
 // A cluster is how the rig reaches the servers.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -36,10 +37,29 @@ func (r *rig) healed(ctx context.Context) error {
 			return errors.Join(errs...)
 		}
 		if ctx.Err() != nil || time.Now().After(deadline) {
-			return errors.Join(append(errs, fmt.Errorf("not healed within %v: %w", healWait, ill))...)
+			errs = append(errs, fmt.Errorf("not healed within %v: %w", healWait, ill))
+			return errors.Join(append(errs, r.postMortem(ctx))...)
 		}
 		wait(ctx, 500*time.Millisecond)
 	}
+}
+
+// postMortem keeps what each server's goroutines do, and how it stands in each
+// group of replicas.
+func (r *rig) postMortem(ctx context.Context) error {
+	var errs []error
+	for _, name := range servers() {
+		for file, url := range map[string]string{
+			".stacks":    profile(name, 2),
+			".raft.json": fmt.Sprintf("http://%s:%d/raftz?acc=JOBS", address(name), monitorPort),
+		} {
+			asking, cancel := context.WithTimeout(ctx, 5*time.Second)
+			b, err := get(asking, url)
+			cancel()
+			errs = append(errs, err, os.WriteFile(filepath.Join(r.Dir, name+file), b, 0o600))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // connected says what of the network is not as it was.

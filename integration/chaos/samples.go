@@ -22,6 +22,7 @@ import (
 const (
 	sampleEvery = 5 * time.Second
 	profilePort = 8222 // of each server
+	monitorPort = 8223
 )
 
 // What is sampled: of a process its resident memory, the most it ever had, its
@@ -132,26 +133,35 @@ func resident(status string) (now, most float64, err error) {
 func (r *rig) goroutines(ctx context.Context, name string) (float64, error) {
 	url, before := "http://"+address(name)+httpPort+"/metrics", "\ngo_goroutines "
 	if slices.Contains(servers(), name) {
-		url, before = fmt.Sprintf("http://%s:%d/debug/pprof/goroutine?debug=1", address(name), profilePort), "goroutine profile: total "
+		url, before = profile(name, 1), "goroutine profile: total "
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set("Authorization", "Bearer "+httpToken)
-	req.Close = true // or we would be one of its handles
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
+	b, err := get(ctx, url)
 	if err != nil {
 		return 0, err
 	}
 	_, rest, _ := bytes.Cut(b, []byte(before))
 	number, _, _ := bytes.Cut(rest, []byte("\n"))
 	return strconv.ParseFloat(string(number), 64)
+}
+
+// profile is where a server says what its goroutines do: 1 sums them up, 2 is all.
+func profile(server string, debug int) string {
+	return fmt.Sprintf("http://%s:%d/debug/pprof/goroutine?debug=%d", address(server), profilePort, debug)
+}
+
+func get(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+httpToken)
+	req.Close = true // or we would be one of its handles
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return io.ReadAll(resp.Body)
 }
 
 // A level is where a series was once it had warmed up, and where it ended: the
