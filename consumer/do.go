@@ -102,7 +102,9 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 		v, store = admit(r, d.facts)
 		d.heed(r)
 		rec, decided = r, store || decided && r.Move != nil && r.Move.Address == d.address
-		return store
+		// That its key has ended is only read, maybe from a server that leads no more: to
+		// spend the message for it that must be certain.
+		return store || v.Verb == spend && v.Reason != mulligan.KeyConflict
 	})
 	d.deadline = later(d.deadline, rec.Deadline)
 	if err != nil {

@@ -44,14 +44,15 @@ func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulliga
 	if move.Reason == mulligan.Malformed {
 		return s.post(ctx, &l, id)
 	}
-	r, err := s.recall(ctx, &l)
+	var seen dedupe.Sight
+	r, err := s.recall(ctx, &l, &seen)
 	if errors.Is(err, dedupe.ErrUnreadable) {
 		return s.post(ctx, &l, id) // what the spent message says is all there is
 	}
 	if err != nil {
 		return err
 	}
-	if r != nil && r.Payload == e.Fingerprint() {
+	if r.Payload == e.Fingerprint() {
 		switch r.State {
 		case mulligan.Done: // it succeeded after all, maybe after it was buried
 			return s.takeBack(ctx, &l)
@@ -61,7 +62,7 @@ func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulliga
 			}
 		}
 	}
-	if r != nil && move.Reason != mulligan.KeyConflict {
+	if move.Reason != mulligan.KeyConflict {
 		l.Attempts, l.History = r.Attempts, r.History
 	}
 	if err := s.post(ctx, &l, id); err != nil {
@@ -70,7 +71,7 @@ func (s *Scheduler) inter(ctx context.Context, e mulligan.Envelope, move mulliga
 	if move.Reason == mulligan.KeyConflict {
 		return nil // the record is another payload's
 	}
-	return s.markDead(ctx, &l)
+	return s.markDead(ctx, &l, &seen)
 }
 
 // takeBack deletes the letter of a key that is done, should there be one.
@@ -100,10 +101,20 @@ func (s *Scheduler) own(ctx context.Context, l *mulligan.Letter) (had *mulligan.
 	return had, err
 }
 
-func (s *Scheduler) recall(ctx context.Context, l *mulligan.Letter) (*mulligan.Record, error) {
+// recall returns the record of the key, without a state if there is none. It was
+// stored before the message; one that does not tell of the message is stored again
+// as it is, for it may be what a server knows that leads no more.
+func (s *Scheduler) recall(ctx context.Context, l *mulligan.Letter, seen *dedupe.Sight) (rec *mulligan.Record, err error) {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
-	return call.Do(ctx, "bury.look", func() (*mulligan.Record, error) { return s.ledger.Load(ctx, l.RecordKey()) })
+	err = s.ledger.UpdateSeen(ctx, "bury.look", l.RecordKey(), seen, func(r *mulligan.Record) (store bool) {
+		rec = r
+		if l.Reason == mulligan.KeyConflict {
+			return r.State == "" || r.Payload == l.Fingerprint()
+		}
+		return r.Payload != l.Fingerprint() || r.State != mulligan.Spent && r.State != mulligan.Done
+	})
+	return rec, err
 }
 
 // subject of a letter. A key conflict and a malformed message have their own,
@@ -135,17 +146,16 @@ func (s *Scheduler) post(ctx context.Context, l *mulligan.Letter, id string) err
 
 // markDead marks the record dead if it still says spent. If the job is done by
 // now its letter is taken back.
-func (s *Scheduler) markDead(ctx context.Context, l *mulligan.Letter) error {
+func (s *Scheduler) markDead(ctx context.Context, l *mulligan.Letter, seen *dedupe.Sight) error {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
 	done := false
-	err := s.ledger.Update(ctx, "bury.mark", l.RecordKey(), func(r *mulligan.Record) (store bool) {
-		done = r.State == mulligan.Done && r.Payload == l.Fingerprint()
-		if r.State != mulligan.Spent || r.Payload != l.Fingerprint() {
-			return false
+	err := s.ledger.UpdateSeen(ctx, "bury.mark", l.RecordKey(), seen, func(r *mulligan.Record) (store bool) {
+		own := r.Payload == l.Fingerprint()
+		if done = own && r.State == mulligan.Done; own && r.State == mulligan.Spent {
+			r.State = mulligan.Dead
 		}
-		r.State = mulligan.Dead
-		return true
+		return !done // else it is stored as it is, see recall
 	})
 	if err != nil || !done {
 		return err

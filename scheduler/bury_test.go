@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func TestAJobThatIsDoneBehindItsLetterLosesTheLetter(t *testing.T) {
 			switch point {
 			case "bury.letter after":
 				wrote++
-			case "bury.mark.load before":
+			case "bury.mark.store before":
 				f.record(t, e, mulligan.Record{State: mulligan.Done, Attempts: 5, Result: mulligan.NewResult([]byte("sent"), time.Now())})
 			}
 		})
@@ -135,7 +136,7 @@ func TestAJobThatIsDoneBehindItsLetterLosesTheLetter(t *testing.T) {
 }
 
 func TestABurialThatIsCutOffIsFinishedByTheNext(t *testing.T) {
-	for _, point := range []string{"bury.look before", "bury.letter before", "bury.letter after", "bury.mark.load before", "bury.mark.store before",
+	for _, point := range []string{"bury.look.load before", "bury.look.load after", "bury.letter before", "bury.letter after", "bury.mark.store before",
 		"bury.mark.store after", "bury.ack before", "bury.ack after"} {
 		t.Run("a scheduler that ends at "+point, func(t *testing.T) {
 			bubble(t, mulligan.Topology{}, func(t *testing.T, f *floor) {
@@ -155,6 +156,38 @@ func TestABurialThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 				l := f.mustLetter(t, "x")
 				if n := letters(t, reg); !ended || n != 1 || f.found(t, e).State != mulligan.Dead || l.Attempts != 4 {
 					t.Errorf("%d letters were written, the record is %s, the letter %+v; want one of a dead job", n, f.found(t, e).State, l)
+				}
+				if c := f.Account(t); c.Held() != 0 || c.Dead != 1 {
+					t.Errorf("%+v is left", c)
+				}
+			})
+		})
+	}
+}
+
+// A server of a cluster that leads no more answers for a while from what it knew.
+func TestARecordThatIsReadFromBeforeItWasSpentIsReadAgain(t *testing.T) {
+	for _, old := range []mulligan.State{"", mulligan.Live, mulligan.Parked, mulligan.Dead} {
+		t.Run("when it was "+cmp.Or(string(old), "not there"), func(t *testing.T) {
+			bubble(t, mulligan.Topology{}, func(t *testing.T, f *floor) {
+				e := job("x", []byte("x"))
+				f.spend(t, e, spentMove)
+				reads := 0
+				ctx := call.With(t.Context(), func(point string) {
+					switch point {
+					case "bury.look.load before":
+						if reads++; reads == 1 && old != "" {
+							f.record(t, e, mulligan.Record{State: old, Attempts: 1})
+						}
+					case "bury.look.load after":
+						if reads == 1 {
+							f.record(t, e, mulligan.Record{State: mulligan.Spent, Attempts: 4, History: history(4)})
+						}
+					}
+				})
+				run(t, ctx, f.Scheduler, 2*time.Second)
+				if l, r := f.mustLetter(t, "x"), f.found(t, e); reads != 2 || l.Attempts != 4 || len(l.History) != 4 || r.State != mulligan.Dead || r.Attempts != 4 {
+					t.Errorf("after %d reads the letter is %+v and the record %+v; want two, and all four attempts in a dead job's", reads, l, r)
 				}
 				if c := f.Account(t); c.Held() != 0 || c.Dead != 1 {
 					t.Errorf("%+v is left", c)

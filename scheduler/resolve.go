@@ -112,7 +112,9 @@ func (s *Scheduler) Find(ctx context.Context, l *mulligan.Letter) (Finding, erro
 	if err := s.connect(ctx); err != nil {
 		return Finding{}, err
 	}
-	r, err := s.recall(ctx, l)
+	looking, cancel := context.WithTimeout(ctx, replyWait)
+	defer cancel()
+	r, err := s.ledger.Load(looking, l.RecordKey())
 	if errors.Is(err, dedupe.ErrUnreadable) {
 		return Finding{Doubt: "the record of its key cannot be read"}, nil
 	}

@@ -30,7 +30,7 @@ func (r *rig) apply(ctx context.Context, f fault) error {
 	switch f.What {
 	case "kill":
 		return r.down(ctx, f, syscall.SIGKILL)
-	case "terminate":
+	case "terminate", "restart":
 		return r.down(ctx, f, syscall.SIGTERM)
 	case "freeze":
 		return r.freeze(ctx, f)

@@ -104,7 +104,7 @@ func (r *rig) live(ctx context.Context, rep *report) error {
 	if err := r.trouble(ctx, rep); err != nil {
 		return err
 	}
-	r.broke(r.healed(ctx))
+	r.broke(r.healed(ctx, rep))
 	if r.Mode != overloading { // its publishers have ended
 		r.broke(r.allCall(ctx, time.Now(), aliveWait))
 	}

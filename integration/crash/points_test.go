@@ -135,7 +135,7 @@ func (b *book) pay(moment []place, c cost) {
 }
 
 func tales() []tale {
-	return slices.Concat(jobTales(), deedTales(), personTales(), publisherTales(), deployTales(), startTales())
+	return slices.Concat(jobTales(), deedTales(), personTales(), publisherTales(), burialTales(), deployTales(), startTales())
 }
 
 func TestACrashAtEveryPoint(t *testing.T) {

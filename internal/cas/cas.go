@@ -41,9 +41,15 @@ func Open(ctx context.Context, js jetstream.JetStream, name string) (*Bucket, er
 type Change struct {
 	Value []byte
 	TTL   time.Duration // of this key; zero is the bucket's
+	// Same stores again what there is, for who must be certain of it. A server of a
+	// cluster answers reads from what it knows, also when it does not lead any more
+	// and has not noticed; storing takes most of them.
+	Same bool
 
 	over uint64 // the revision that it replaces
 }
+
+const operationHeader = "KV-Operation" // of a marker, which has no value
 
 // Load returns the value of key and its revision; nil if there is none. The
 // revision of a key that was deleted or has expired is that of its marker.
@@ -54,7 +60,7 @@ func (b *Bucket) Load(ctx context.Context, key string) ([]byte, uint64, error) {
 		return nil, 0, nil
 	case err != nil:
 		return nil, 0, fmt.Errorf("load %s: %w", key, err)
-	case m.Header.Get("KV-Operation") != "" || m.Header.Get(jetstream.MarkerReasonHeader) != "":
+	case m.Header.Get(operationHeader) != "" || m.Header.Get(jetstream.MarkerReasonHeader) != "":
 		return nil, m.Sequence, nil
 	}
 	return m.Data, m.Sequence, nil
@@ -91,13 +97,16 @@ func (b *Bucket) UpdateSeen(ctx context.Context, name call.Update, key string, s
 		}
 		if err == nil {
 			c, refused := apply(seen.value)
+			nothing := refused != nil || c.Value == nil && !c.Same
 			switch {
-			case (refused != nil || c.Value == nil) && !read:
+			case nothing && !read:
 				*seen = Sight{}
 				continue
-			case refused != nil || c.Value == nil:
+			case nothing:
 				b.answered()
 				return refused
+			case c.Same:
+				c.Value = seen.value
 			}
 			c.over = seen.revision
 			*seen, err = b.store(ctx, name.Store(), key, c)
@@ -153,8 +162,12 @@ func (b *Bucket) store(ctx context.Context, step call.Step, key string, c Change
 	if c.TTL > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(c.TTL.Round(time.Second)))
 	}
+	m := &nats.Msg{Subject: b.prefix + key, Data: c.Value}
+	if c.Value == nil {
+		m.Header = nats.Header{operationHeader: {"DEL"}} // there is no value, as of a key that was deleted
+	}
 	return call.Do(ctx, step, func() (Sight, error) {
-		ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.prefix + key, Data: c.Value}, opts...)
+		ack, err := b.js.PublishMsg(ctx, m, opts...)
 		if err != nil {
 			return Sight{}, err
 		}

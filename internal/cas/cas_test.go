@@ -155,6 +155,45 @@ func TestWhatWasSeenIsNotReadAgain(t *testing.T) {
 	}
 }
 
+// What is only read may be old. What stands still is certain once it was stored
+// again, that there is nothing as well.
+func TestWhatStaysTheSameIsCertainOnceItIsStored(t *testing.T) {
+	for _, tt := range []struct{ name, old, now string }{
+		{"nothing", "", ""},
+		{"a value", "a", "a"},
+		{"nothing, as it seemed", "", "b"},
+		{"a value that has changed", "a", "b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *shelf) {
+				if tt.old != "" {
+					s.mustAdd(t, "k", tt.old)
+				}
+				_, before, err := s.Load(t.Context(), "k")
+				if err != nil {
+					t.Fatal(err)
+				}
+				var saw []string
+				err = s.Update(t.Context(), "sure", "k", func(value []byte) (cas.Change, error) {
+					if saw = append(saw, string(value)); len(saw) == 1 && tt.now != tt.old { // it had changed when this was read
+						if _, err := s.kv.PutString(t.Context(), "k", tt.now); err != nil {
+							t.Error(err)
+						}
+					}
+					return cas.Change{Same: true}, nil
+				})
+				if err != nil || saw[len(saw)-1] != tt.now || (len(saw) > 1) != (tt.now != tt.old) {
+					t.Errorf("saw %q, %v; want %q at last", saw, err, tt.now)
+				}
+				s.is(t, "k", tt.now)
+				if _, after, err := s.Load(t.Context(), "k"); err != nil || after <= before {
+					t.Errorf("revision %d, %v; want one behind %d", after, err, before)
+				}
+			})
+		})
+	}
+}
+
 func TestABucketThatIsMissingIsAnError(t *testing.T) {
 	e := natstest.Server(t)
 	if _, err := cas.Open(t.Context(), e.JS, "nothing"); !errors.Is(err, jetstream.ErrStreamNotFound) || !strings.Contains(err.Error(), "nothing") {

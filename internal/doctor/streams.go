@@ -126,7 +126,7 @@ func (f *findings) replicas(check string, c jetstream.StreamConfig, cluster *jet
 	case c.Replicas > nodes:
 		f.fail(check, fmt.Sprintf("%d of %d replicas are there", nodes, c.Replicas), "bring the missing servers back")
 	case clustered && slices.ContainsFunc(cluster.Replicas, func(p *jetstream.PeerInfo) bool { return p.Offline || !p.Current }):
-		f.warn(check, "a replica is offline or behind", "wait, or bring its server back")
+		f.warn(check, "a replica is offline or behind", "wait, or bring its server back; one that stays behind catches up once it is restarted")
 	default:
 		f.ok(check, "as it should be, %s storage, %d replicas", strings.ToLower(c.Storage.String()), max(1, c.Replicas))
 	}

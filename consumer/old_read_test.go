@@ -1,0 +1,66 @@
+package consumer_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/consumer"
+	"github.com/mulligan-queue/mulligan/internal/call"
+)
+
+// A server of a cluster that leads no more answers for a while from what it knew:
+// that the key was dead, before it was reopened.
+func TestAJobIsNotSpentForARecordThatIsNoMore(t *testing.T) {
+	for _, old := range []mulligan.State{mulligan.Spent, mulligan.Dead} {
+		t.Run(string(old), func(t *testing.T) {
+			bubble(t, keyed, func(t *testing.T, f *floor) {
+				ledger, err := f.JS.KeyValue(t.Context(), f.Topology.LedgerBucket())
+				if err != nil {
+					t.Fatal(err)
+				}
+				payload := []byte("x")
+				write := func(s mulligan.State) {
+					rec := mulligan.Record{State: s, Effect: mulligan.Keyed, Payload: mulligan.FingerprintOf(payload), Reason: mulligan.AttemptsExhausted}
+					if s == mulligan.Live {
+						rec.Reason, rec.Replay = "", "reopened"
+					}
+					if _, err := ledger.Put(t.Context(), mulligan.RecordKey(keyed.Name, "a"), rec.Encode()); err != nil {
+						t.Error(err)
+					}
+				}
+				reads := 0
+				ctx, end := context.WithCancel(call.With(t.Context(), func(point string) {
+					switch point {
+					case "admit.load before":
+						if reads++; reads == 1 {
+							write(old)
+						}
+					case "admit.load after":
+						if reads == 1 {
+							write(mulligan.Live)
+						}
+					}
+				}))
+				w := consumer.Worker{Conn: f.Conn}
+				w.Handle(keyed, mulligan.HandlerFunc(func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+					f.Ran(j.Kind, j.ID)
+					return nil, nil
+				}))
+				ended := make(chan error, 1)
+				go func() { ended <- w.Run(ctx) }()
+				f.publish(t, mulligan.Job{ID: "a", Payload: payload})
+				time.Sleep(time.Minute)
+				st := f.state(t, "a")
+				if reads != 2 || st.State != mulligan.StatusDone || st.Record.Attempts != 1 {
+					t.Errorf("after %d reads %s: %+v; want two, and the job done at its first attempt", reads, st.State, st.Record)
+				}
+				end()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
