@@ -156,26 +156,26 @@ func (t Topology) Ensure(ctx context.Context, js jetstream.JetStream) error {
 // streams lists the wanted configurations. A limit of zero stands for "as it
 // is, or the default".
 func (t Topology) streams(maxPayload int64) []jetstream.StreamConfig {
-	meta := map[string]string{metaVersion: strconv.Itoa(topologyVersion)}
+	meta, direct := map[string]string{metaVersion: strconv.Itoa(topologyVersion)}, readsDirectly(t.Replicas)
 	return []jetstream.StreamConfig{{
 		Name: t.JobsStream(), Subjects: []string{t.JobsRoot() + ".>"}, Replicas: t.Replicas, Metadata: meta,
 		Description: "jobs to run, one message per subject", Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
-		MaxMsgsPerSubject: 1, DiscardNewPerSubject: true, MaxBytes: t.JobsMaxBytes, Duplicates: dedupeWindow, AllowDirect: true,
+		MaxMsgsPerSubject: 1, DiscardNewPerSubject: true, MaxBytes: t.JobsMaxBytes, Duplicates: dedupeWindow, AllowDirect: direct,
 		// Refuse here what could not be moved later. Publishers keep below by what
 		// a replay adds.
 		MaxMsgSize: int32(maxPayload - moveHeaderSpace + replaySpace),
 	}, {
 		Name: t.RetriesStream(), Subjects: []string{t.prefix() + ".retry.>"}, Replicas: t.Replicas, Metadata: meta,
 		Description: "retries waiting, retries due, and spent jobs", Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardOld,
-		AllowMsgSchedules: true, Duplicates: dedupeWindow, AllowDirect: true,
+		AllowMsgSchedules: true, Duplicates: dedupeWindow, AllowDirect: direct,
 	}, {
 		Name: t.DeadStream(), Subjects: []string{t.DeadRoot() + ".>"}, Replicas: t.Replicas, Metadata: meta,
 		Description: "dead letters", Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxMsgsPerSubject: 1, MaxAge: letterAge, MaxBytes: t.DeadMaxBytes, Duplicates: dedupeWindow, AllowDirect: true,
+		MaxMsgsPerSubject: 1, MaxAge: letterAge, MaxBytes: t.DeadMaxBytes, Duplicates: dedupeWindow, AllowDirect: direct,
 	}, {
 		Name: t.EventsStream(), Subjects: []string{t.EventsRoot() + ".>"}, Replicas: t.Replicas, Metadata: meta,
 		Description: "copies of what happened, for observers", Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
-		MaxAge: eventAge, MaxBytes: t.EventsMaxBytes, Duplicates: dedupeWindow, AllowDirect: true,
+		MaxAge: eventAge, MaxBytes: t.EventsMaxBytes, Duplicates: dedupeWindow, AllowDirect: direct,
 	}}
 }
 
@@ -217,6 +217,10 @@ func updateStream(ctx context.Context, js jetstream.JetStream, next jetstream.St
 	})
 }
 
+// readsDirectly says whether any server that has a replica may answer reads. One may
+// lag behind: a key that is done would run again, and a letter not be found.
+func readsDirectly(replicas int) bool { return replicas <= 1 }
+
 // merge applies to have what want asks for, and reports whether that changes
 // anything. What a newer version wrote is left alone.
 func merge(have, want jetstream.StreamConfig) (next jetstream.StreamConfig, changed bool) {
@@ -227,7 +231,7 @@ func merge(have, want jetstream.StreamConfig) (next jetstream.StreamConfig, chan
 	next.Subjects, next.Description = want.Subjects, want.Description
 	next.Discard, next.DiscardNewPerSubject = want.Discard, want.DiscardNewPerSubject
 	next.MaxAge, next.Duplicates = want.MaxAge, want.Duplicates
-	next.AllowMsgSchedules, next.AllowDirect = want.AllowMsgSchedules, want.AllowDirect
+	next.AllowMsgSchedules = want.AllowMsgSchedules
 	if want.MaxMsgsPerSubject > 0 {
 		next.MaxMsgsPerSubject = want.MaxMsgsPerSubject
 	}
@@ -240,6 +244,7 @@ func merge(have, want jetstream.StreamConfig) (next jetstream.StreamConfig, chan
 	if want.Replicas > 0 {
 		next.Replicas = want.Replicas
 	}
+	next.AllowDirect = readsDirectly(next.Replicas)
 	next.Metadata = maps.Clone(have.Metadata)
 	if next.Metadata == nil {
 		next.Metadata = map[string]string{}
@@ -265,9 +270,6 @@ func (t Topology) ensureBucket(ctx context.Context, js jetstream.JetStream, want
 	stream := cfg
 	stream.MaxAge, stream.Replicas, stream.Metadata = want.TTL, want.Replicas, want.Metadata
 	stream.Description, stream.MaxBytes = want.Description, 0
-	// With replicas a direct read may be answered by one that lags behind, and a
-	// key that is done would run again.
-	stream.AllowDirect = max(cfg.Replicas, want.Replicas) <= 1
 	next, changed := merge(cfg, stream)
 	if !changed {
 		return nil

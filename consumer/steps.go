@@ -83,7 +83,7 @@ func (s *steps) begin(r *mulligan.Record, name, run string) (known *mulligan.Res
 	case !marks || had != nil && had.Run == run: // stored before; the answer was lost
 		return nil, store, nil
 	case !s.owns(r):
-		return nil, false, errSuperseded
+		return nil, true, errSuperseded // stored as it is: what was read may be from before its start
 	case had != nil && had.Open():
 		return nil, store, fmt.Errorf("step %s began at %s and its end is not known: %w", name, had.Begun.UTC().Format(time.RFC3339Nano), mulligan.ErrInDoubt)
 	}

@@ -49,9 +49,9 @@ func (l *Ledger) Load(ctx context.Context, key string) (*mulligan.Record, error)
 // read. While the server is away Update waits, until ctx ends. It fails with
 // [ErrUnreadable] on a record that it cannot decode.
 //
-// What is stored is certain, also if apply changed nothing: even that there is no
-// record. What is only read may be old, for a server of a cluster that leads no more
-// answers until it notices.
+// A record without a state is stored as none. What is stored is certain, also if apply
+// changed nothing; what is only read may be old, for a server of a cluster that leads
+// no more answers until it notices.
 //
 // The name is that of the step, for tests that stop there.
 func (l *Ledger) Update(ctx context.Context, name call.Update, key string, apply func(r *mulligan.Record) (store bool)) error {
@@ -96,7 +96,7 @@ func changed(r *mulligan.Record, apply func(r *mulligan.Record) (store bool)) ca
 	case !store:
 		return cas.Change{}
 	case r.State == "":
-		return cas.Change{Same: true}
+		return cas.Change{None: true}
 	}
 	return cas.Change{Value: r.Encode()}
 }

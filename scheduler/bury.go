@@ -101,18 +101,16 @@ func (s *Scheduler) own(ctx context.Context, l *mulligan.Letter) (had *mulligan.
 	return had, err
 }
 
-// recall returns the record of the key, without a state if there is none. It was
-// stored before the message; one that does not tell of the message is stored again
-// as it is, for it may be what a server knows that leads no more.
+// recall returns the record of the key, without a state if there is none. It is
+// stored again as it is: what was only read may be what a server knew that leads no
+// more, from before the message was spent.
 func (s *Scheduler) recall(ctx context.Context, l *mulligan.Letter, seen *dedupe.Sight) (rec *mulligan.Record, err error) {
 	ctx, cancel := context.WithTimeout(ctx, replyWait)
 	defer cancel()
 	err = s.ledger.UpdateSeen(ctx, "bury.look", l.RecordKey(), seen, func(r *mulligan.Record) (store bool) {
 		rec = r
-		if l.Reason == mulligan.KeyConflict {
-			return r.State == "" || r.Payload == l.Fingerprint()
-		}
-		return r.Payload != l.Fingerprint() || r.State != mulligan.Spent && r.State != mulligan.Done
+		done := r.State == mulligan.Done && r.Payload == l.Fingerprint() // which no one undoes
+		return !done && l.Reason != mulligan.KeyConflict
 	})
 	return rec, err
 }

@@ -161,7 +161,7 @@ func (o *reopening) apply(r *mulligan.Record, fresh string, now time.Time) (refu
 		if o.step != "" && (r.Step(o.step) == nil || r.Step(o.step).Result == nil) {
 			return fmt.Errorf("%w: the job was sent back already, without a word about step %.60q", ErrNotReplayable, o.step), false
 		}
-		return nil, false // reopened before, and interrupted
+		return nil, true // reopened before, and interrupted; stored as it is, since it may be what there was before the key ended
 	case o.step != "" && (r.Step(o.step) == nil || !r.Step(o.step).Open()):
 		return fmt.Errorf("%w: step %.60q was not begun, or is done", ErrNotReplayable, o.step), false
 	case !o.resolved:

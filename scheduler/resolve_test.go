@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/natstest"
 	"github.com/mulligan-queue/mulligan/scheduler"
 )
@@ -224,6 +225,50 @@ func TestAReplayThatIsRefusedLeavesTheKeyDead(t *testing.T) {
 		t.Errorf("the record is %+v, want it as it was", r)
 	}
 	f.mustLetter(t, "x")
+}
+
+func TestAReplayThatIsRefusedLeavesAKeyWithoutARecordWithoutOne(t *testing.T) {
+	f := open(t, natstest.Server(t), mulligan.Topology{})
+	e := job("x", []byte("x"))
+	f.letter(t, mulligan.Letter{Envelope: e, BuriedAt: time.Now()})
+	f.put(t, e.Moved(mulligan.Subject(f.Env.Topology.JobsRoot(), kind, "x")))
+	if _, err := f.Replay(t.Context(), kind, "x"); !errors.Is(err, scheduler.ErrQueued) {
+		t.Fatalf("replay: %v", err)
+	}
+	if r := f.found(t, e); r.State != "" {
+		t.Errorf("the record is %+v, want none", r)
+	}
+	f.mustLetter(t, "x")
+}
+
+// A server of a cluster that leads no more answers for a while from what it knew:
+// that the key lived, before it was dead.
+func TestAKeyIsReopenedThoughItIsReadFromWhenItLived(t *testing.T) {
+	for _, old := range []mulligan.State{mulligan.Live, mulligan.Parked} {
+		f := open(t, natstest.Server(t), mulligan.Topology{})
+		e := job("x", []byte("x"))
+		f.bury(t, e, 4)
+		reads := 0
+		ctx := call.With(t.Context(), func(point string) {
+			switch point {
+			case "replay.reopen.load before":
+				if reads++; reads == 1 {
+					f.record(t, e, mulligan.Record{State: old, Attempts: 1})
+				}
+			case "replay.reopen.load after":
+				if reads == 1 {
+					f.record(t, e, mulligan.Record{State: mulligan.Dead, Attempts: 4, History: history(4)})
+				}
+			}
+		})
+		if _, err := f.Replay(ctx, kind, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if r := f.found(t, e); reads != 2 || r.State != mulligan.Live || r.Replay == "" || r.Attempts != 0 {
+			t.Errorf("when it was %s: after %d reads the record is %+v; want two, and it reopened", old, reads, r)
+		}
+		f.noLetter(t, "x")
+	}
 }
 
 func TestASuccessOverALetterTakesItBack(t *testing.T) {

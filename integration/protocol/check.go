@@ -51,6 +51,8 @@ func (c *Model) checkRest(s *State) (found []string) {
 	case r.status == done && hasLetter:
 		found = append(found, "note: a letter stays of a key that is done, after a crash")
 	case r.status == none || r.status == done:
+	case hasLetter && r.status == spent && r.pay == s.letter.pay && c.Stale > 0 && c.Replay == 0: // a replay that is refused leaves it so, too
+		found = append(found, "I6: a key is buried, and its record says for ever that it will be")
 	case hasLetter && r.status != dead:
 		found = append(found, "note: a letter stays and the record says "+r.status.String())
 	case hasLetter:

@@ -15,7 +15,7 @@ func model(k kind, change func(*Model)) Model {
 }
 
 func (c Model) name() string {
-	return fmt.Sprintf("%v, steps %d, crash %d, slow %d, publish %d, replay %d, snooze %d", c.Kind, c.Steps, c.Crash, c.Slow, c.Publish, c.Replay, c.Snooze)
+	return fmt.Sprintf("%v, steps %d, crash %d, slow %d, publish %d, replay %d, snooze %d, stale %d", c.Kind, c.Steps, c.Crash, c.Slow, c.Publish, c.Replay, c.Snooze, c.Stale)
 }
 
 func TestNoMoveBreaksAPromise(t *testing.T) {
@@ -34,7 +34,10 @@ func TestNoMoveBreaksAPromise(t *testing.T) {
 	snoozeSlow := func(c *Model) { c.Snooze, c.Slow = 1, 1 }
 	snoozePublish := func(c *Model) { c.Snooze, c.Publish = 1, 1 }
 	snoozeReplay := func(c *Model) { c.Snooze, c.Replay = 1, 1 }
+	staleCrash := func(c *Model) { c.Stale, c.Crash = 1, 1 }
+	staleReplay := func(c *Model) { c.Stale, c.Replay = 1, 1 }
 	all := []Model{
+		model(keyed, staleCrash), model(keyed, staleReplay), model(once, staleCrash), model(once, staleReplay),
 		model(pure, crashSlow), model(pure, crashPublish), model(pure, slowPublish), model(pure, crashReplay), model(pure, slowReplay), model(pure, publishReplay),
 		model(keyed, crashSlow), model(keyed, crashPublish), model(keyed, slowPublish), model(keyed, crashReplay), model(keyed, slowReplay), model(keyed, publishReplay),
 		model(keyed, twoSchedulers), model(keyed, stepsCrashSlow), model(keyed, stepsPublish),
@@ -87,6 +90,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		{"OnlyReplay", pure, crash, "I3"},
 		{"RecordReason", once, crashReplay, "I2"},
 		{"DeadOnlySpent", keyed, crashReplay, "I6"},
+		{"CertainEnd", keyed, func(c *Model) { c.Stale = 1 }, "I6"},
 		{"LateFollows", keyed, crash, "I3"},
 		{"SecondWaits", keyed, long, "I5"},
 		{"ExemptByDue", keyed, long, "I5"},

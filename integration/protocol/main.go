@@ -30,6 +30,7 @@ func main() {
 		{&c.Slow, "slow", 1, "redeliveries while the holder still runs, at most"},
 		{&c.Publish, "publish", 1, "publishes of the same key again, at most"},
 		{&c.Replay, "replay", 0, "replays and answers to doubts, at most"},
+		{&c.Stale, "stale", 0, "servers that lead no more and have not noticed, at most"},
 		{&c.Snooze, "snooze", 0, "deferrals of a handler without steps, at most"},
 	} {
 		*b.to = b.value

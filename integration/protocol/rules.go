@@ -23,6 +23,10 @@ type Rules struct {
 	// DeadOnlySpent: the scheduler marks dead only what still says spent; or it
 	// ends a key that was reopened while it was burying.
 	DeadOnlySpent bool
+	// CertainEnd: a message is spent for the end of its key, or buried without marking
+	// it dead, only for what was stored again as it was read; or for what a server
+	// tells that leads no more.
+	CertainEnd bool
 	// LateFollows: a failure recorded late adds its facts and leaves another's
 	// start, spent and dead as they are; or it takes away the mark that kept
 	// another run from beginning.
@@ -114,7 +118,7 @@ type Rules struct {
 // allRules are the rules of the project.
 func allRules() Rules {
 	return Rules{
-		DonePayload: true, ConflictStays: true, SpentIsEnd: true, OnlyReplay: true, RecordReason: true, DeadOnlySpent: true, LateFollows: true,
+		DonePayload: true, ConflictStays: true, SpentIsEnd: true, OnlyReplay: true, RecordReason: true, DeadOnlySpent: true, CertainEnd: true, LateFollows: true,
 		SecondWaits: true, ExemptByDue: true, NakAgain: true, FirstIsFree: true, RetryNeedsToken: true,
 		ReopenOnce: true, ReopeningInID: true,
 		Start: true, StartDoubts: true, StartWaits: true, StartIsOwn: true,

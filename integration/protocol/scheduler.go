@@ -19,6 +19,11 @@ func (c *Model) scheduler(s State, i int, e emit) {
 	case pubLetter:
 		c.writes(s, i, who, e)
 	case markDead:
+		if s.old.tells && s.old.status != spent && !c.CertainEnd {
+			n := s
+			n.schedulers[i].pc = doAck
+			e(act{who: who, did: "is told that there is nothing to mark dead of", m: m}, n)
+		}
 		a := act{who: who, did: "marks dead the key of", m: m}
 		if r := &s.rec; r.pay == m.pay && (r.status == spent || r.status != done && !c.DeadOnlySpent) {
 			if !r.ended() {

@@ -226,6 +226,15 @@ func (b *set) add(a int8)     { *b |= 1 << a }
 // they name. Each may be forgotten at any time.
 type ids struct{ park, wait, spend, settle, letter, replay set }
 
+// older is what a server still tells of the record that leads no more and has not
+// noticed.
+type older struct {
+	tells  bool
+	status status
+	pay    int8
+	reason outcome
+}
+
 // A State is one state of the whole.
 type State struct {
 	ids    ids
@@ -243,7 +252,8 @@ type State struct {
 	next                         int8    // the next address
 	conflicts                    [2]bool // payloads with a letter of their own
 	crash, slow, publish, replay int8    // mishaps and acts left
-	snooze                       int8    // deferrals left
+	snooze, stale                int8    // deferrals, and servers that stop leading, left
+	old                          older
 	succeeded                    [2]bool // payloads that ran with success
 	accepted                     bool    // payload B was
 

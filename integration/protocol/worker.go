@@ -76,6 +76,11 @@ func (c *Model) looks(s State, i int, who string, e emit) {
 		e(a, n)
 	}
 	c.note(s, i, a, func(r *record) decision { return c.admit(r, m, false) }, counted)
+	if ended := s.old.status == spent || s.old.status == dead; s.old.tells && ended && s.old.pay == m.pay && !c.CertainEnd {
+		n := s
+		n.workers[i].pc, n.workers[i].out = pubSpent, s.old.reason
+		e(act{who: who, did: "is told that the key has ended of", m: m}, n)
+	}
 	if s.rec.starter != 0 && s.rec.starter != m.addr {
 		c.note(s, i, a, func(r *record) decision { return c.admit(r, m, true) }, counted)
 	}

@@ -12,7 +12,7 @@ type Model struct {
 	Runs       bool // count them
 
 	// What may happen at most this often.
-	Crash, Slow, Publish, Replay, Snooze int8
+	Crash, Slow, Publish, Replay, Snooze, Stale int8
 
 	Rules
 }
@@ -47,7 +47,7 @@ func (a act) String() string {
 type emit func(a act, to State)
 
 func (c *Model) initial() State {
-	s := State{next: 2, crash: c.Crash, slow: c.Slow, publish: c.Publish, replay: c.Replay, snooze: c.Snooze}
+	s := State{next: 2, crash: c.Crash, slow: c.Slow, publish: c.Publish, replay: c.Replay, snooze: c.Snooze, stale: c.Stale}
 	s.jobs = msg{addr: 1, avail: true}
 	c.allow(&s, c.Attempts)
 	return s
@@ -66,6 +66,7 @@ func (c *Model) allow(s *State, n int8) {
 func (c *Model) next(s State, e emit) {
 	c.publishes(s, e)
 	c.passes(s, e)
+	c.lags(s, e)
 	for i := range s.workers {
 		switch who := [...]string{"W1", "W2"}[i]; {
 		case s.workers[i].pc != idle:
@@ -130,6 +131,20 @@ func (c *Model) passes(s State, e emit) {
 			n.bad = badBehind
 		}
 		e(act{who: "time", did: "brings back, as due, the schedule of", m: msg{addr: m.origin, pay: m.pay}, made: due}, n)
+	}
+}
+
+// lags: a server does not lead any more. Until it notices it tells of the record as
+// it was; to store takes most servers, and those know.
+func (c *Model) lags(s State, e emit) {
+	switch {
+	case s.old.tells:
+		s.old = older{}
+		e(act{who: "a server", did: "notices that it leads no more"}, s)
+	case s.stale > 0:
+		s.stale--
+		s.old = older{true, s.rec.status, s.rec.pay, s.rec.reason}
+		e(act{who: "a server", did: "leads no more and tells what it knew", mishap: true}, s)
 	}
 }
 

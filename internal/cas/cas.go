@@ -41,10 +41,8 @@ func Open(ctx context.Context, js jetstream.JetStream, name string) (*Bucket, er
 type Change struct {
 	Value []byte
 	TTL   time.Duration // of this key; zero is the bucket's
-	// Same stores again what there is, for who must be certain of it. A server of a
-	// cluster answers reads from what it knows, also when it does not lead any more
-	// and has not noticed; storing takes most of them.
-	Same bool
+	// None stores that there is no value, as of a key that was deleted.
+	None bool
 
 	over uint64 // the revision that it replaces
 }
@@ -80,7 +78,11 @@ func Unwritten() Sight { return Sight{known: true} }
 // Update stores what apply makes of the value of key (nil if there is none).
 // When another has changed the key meanwhile, or the answer is lost, the value
 // is read and apply called again; so apply must find its own work in the value
-// if doing it twice would matter. While the server is away Update waits, until
+// if doing it twice would matter.
+//
+// A server of a cluster answers reads from what it knows, also when it leads no more
+// and has not noticed. What is stored most servers have: who must be certain of a
+// value stores it again as it is. While the server is away Update waits, until
 // ctx ends; then the change may or may not have been stored.
 func (b *Bucket) Update(ctx context.Context, name call.Update, key string, apply func(value []byte) (Change, error)) error {
 	return b.UpdateSeen(ctx, name, key, new(Sight), apply)
@@ -97,7 +99,7 @@ func (b *Bucket) UpdateSeen(ctx context.Context, name call.Update, key string, s
 		}
 		if err == nil {
 			c, refused := apply(seen.value)
-			nothing := refused != nil || c.Value == nil && !c.Same
+			nothing := refused != nil || c.Value == nil && !c.None
 			switch {
 			case nothing && !read:
 				*seen = Sight{}
@@ -105,8 +107,6 @@ func (b *Bucket) UpdateSeen(ctx context.Context, name call.Update, key string, s
 			case nothing:
 				b.answered()
 				return refused
-			case c.Same:
-				c.Value = seen.value
 			}
 			c.over = seen.revision
 			*seen, err = b.store(ctx, name.Store(), key, c)
@@ -163,8 +163,8 @@ func (b *Bucket) store(ctx context.Context, step call.Step, key string, c Change
 		opts = append(opts, jetstream.WithMsgTTL(c.TTL.Round(time.Second)))
 	}
 	m := &nats.Msg{Subject: b.prefix + key, Data: c.Value}
-	if c.Value == nil {
-		m.Header = nats.Header{operationHeader: {"DEL"}} // there is no value, as of a key that was deleted
+	if c.None {
+		m.Header = nats.Header{operationHeader: {"DEL"}}
 	}
 	return call.Do(ctx, step, func() (Sight, error) {
 		ack, err := b.js.PublishMsg(ctx, m, opts...)

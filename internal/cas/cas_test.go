@@ -180,7 +180,7 @@ func TestWhatStaysTheSameIsCertainOnceItIsStored(t *testing.T) {
 							t.Error(err)
 						}
 					}
-					return cas.Change{Same: true}, nil
+					return cas.Change{Value: value, None: value == nil}, nil
 				})
 				if err != nil || saw[len(saw)-1] != tt.now || (len(saw) > 1) != (tt.now != tt.old) {
 					t.Errorf("saw %q, %v; want %q at last", saw, err, tt.now)

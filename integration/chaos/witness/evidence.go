@@ -177,6 +177,9 @@ func (e *Evidence) addLetter(m *stored) {
 }
 
 func (e *Evidence) addRecord(m *stored) {
+	if m.header().Get("KV-Operation") != "" {
+		return // there is none
+	}
 	key := strings.TrimPrefix(m.Subject, "$KV."+mulligan.Topology{}.LedgerBucket()+".")
 	r, err := mulligan.DecodeRecord(m.Data)
 	if err != nil {
