@@ -83,12 +83,16 @@ func (c cluster) fillStore(ctx context.Context) error {
 	}
 }
 
-// emptyStore deletes what fillStore made, as soon as there is a leader to ask.
+// emptyStore deletes what fillStore made, as soon as there is a leader to ask. What
+// is asked of one that is just killed is asked of the next: as long as the stream is
+// there its server takes nothing in, and refuses for all others.
 func (c cluster) emptyStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		err := c.js.DeleteStream(ctx, foreign)
+		asking, answered := context.WithTimeout(ctx, 5*time.Second)
+		err := c.js.DeleteStream(asking, foreign)
+		answered()
 		if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 			return nil
 		}

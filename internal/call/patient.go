@@ -20,8 +20,9 @@ func Unanswered(err error) bool {
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 		return false
 	}
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.Code == unavailable || errors.Is(err, context.DeadlineExceeded) ||
+	api, refused := errors.AsType[*jetstream.APIError](err)
+	older, refusedWatch := errors.AsType[*nats.APIError](err) // what a watch of a bucket ends with
+	return refused && api.Code == unavailable || refusedWatch && older.Code == unavailable || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrDisconnected)
 }
 

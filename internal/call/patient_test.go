@@ -25,6 +25,7 @@ func TestWhatIsUnansweredIsTriedAgain(t *testing.T) {
 		{"an answer is enough", nil, 1, nil},
 		{"a refusal is an answer", []error{refused}, 1, refused},
 		{"a cluster without a leader", []error{fmt.Errorf("ensure: %w", noLeader), nats.ErrNoResponders, context.DeadlineExceeded}, 4, nil},
+		{"a watch in a cluster without a leader", []error{fmt.Errorf("read kinds: %w", &nats.APIError{Code: 503, Description: "JetStream system temporarily unavailable"})}, 2, nil},
 		{"a refusal in the end", []error{nats.ErrTimeout, refused}, 2, refused},
 		{"however long", slices.Repeat([]error{noLeader}, 1000), 1001, nil},
 	} {

@@ -223,11 +223,23 @@ func (s *story) cutShort(e entry) bool {
 
 // mustStand reports whether a call failed and its worker lived to record it. A
 // good answer that came without knowing of such a failure ends the key before it, as
-// does any for a worker that was frozen with the job in hand.
+// does any for a worker that was frozen with the job in hand. By its number it knew of
+// fewer failures than there were, while servers kept a worker from recording one.
 func (c *checker) mustStand(s *story, call *Call) bool {
 	frozen := c.faults.thawed(call)
 	over := func(other *Call) bool {
-		return other.succeeded() && (other.Attempt <= call.Attempt || frozen) && !s.reopened(call.Began, other.Began)
+		unrecorded := s.failedBefore(other) >= other.Attempt && c.faults.away(call.Ended, other.Began)
+		return other.succeeded() && (other.Attempt <= call.Attempt || frozen || unrecorded) && !s.reopened(call.Began, other.Began)
 	}
 	return !call.succeeded() && !call.Ended.IsZero() && !c.faults.struck(call) && !slices.ContainsFunc(s.calls, over)
+}
+
+// failedBefore is how many calls of the same life had failed before another began.
+func (s *story) failedBefore(other *Call) (n int) {
+	for _, c := range s.calls {
+		if !c.succeeded() && !c.Ended.IsZero() && c.Ended.Before(other.Began) && !s.reopened(c.Began, other.Began) {
+			n++
+		}
+	}
+	return n
 }

@@ -308,6 +308,36 @@ func TestCallsThatADownstreamTakesLateAreThoseOfTheirAttempts(t *testing.T) {
 	}
 }
 
+// A worker cannot record its failure for as long as the cluster is cut; meanwhile
+// another has the job, fails, and then succeeds.
+func TestAFailureThatIsRecordedTooLateNeedNotStand(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		cut    bool
+		second int // the number of the attempt that succeeded
+		clean  bool
+	}{
+		{"it knew of one failure of two", true, 2, true},
+		{"and nothing kept the other from being recorded", false, 2, false},
+		{"it knew of both", true, 3, false},
+	} {
+		m := newMaker()
+		m.publish("model.ask", "a", nil)
+		if tt.cut {
+			m.fault("cut", "nats1 nats2", m.now, 5*time.Second)
+		}
+		m.call("model.ask", "a", vouched())
+		m.call("model.ask", "a", vouched()).Attempt = 1
+		m.call("model.ask", "a", fine()).Attempt = tt.second
+		r := m.record("model.ask", "a", mulligan.Done)
+		r.History = r.History[1:]
+		stands := slices.DeleteFunc(Check(m.e).Violations, func(v string) bool { return !strings.Contains(v, "each failed call") })
+		if (len(stands) == 0) != tt.clean {
+			t.Errorf("%s: got %q, want clean = %v", tt.name, stands, tt.clean)
+		}
+	}
+}
+
 // Two hands have it, each for the first time, and the record comes between.
 func TestAPureJobBeginsOnceMoreForAFaultOfTheServers(t *testing.T) {
 	for _, tt := range []struct {
