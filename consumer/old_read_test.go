@@ -10,7 +10,8 @@ import (
 	"github.com/mulligan-queue/mulligan/internal/call"
 )
 
-// It also tells of a once job from before its start was noted.
+// A server of a cluster that leads no more answers for a while from what it knew: of
+// a once job, that it had not started.
 func TestAStepBeginsThoughItsStartIsNotSeenAtFirst(t *testing.T) {
 	bubble(t, once, func(t *testing.T, f *floor) {
 		ledger, err := f.JS.KeyValue(t.Context(), f.Topology.LedgerBucket())
@@ -62,8 +63,7 @@ func TestAStepBeginsThoughItsStartIsNotSeenAtFirst(t *testing.T) {
 	})
 }
 
-// A server of a cluster that leads no more answers for a while from what it knew:
-// that the key was dead, before it was reopened.
+// The same of a key: that it was dead, before it was reopened.
 func TestAJobIsNotSpentForARecordThatIsNoMore(t *testing.T) {
 	for _, old := range []mulligan.State{mulligan.Spent, mulligan.Dead} {
 		t.Run(string(old), func(t *testing.T) {

@@ -82,8 +82,10 @@ func Unwritten() Sight { return Sight{known: true} }
 //
 // A server of a cluster answers reads from what it knows, also when it leads no more
 // and has not noticed. What is stored most servers have: who must be certain of a
-// value stores it again as it is. While the server is away Update waits, until
-// ctx ends; then the change may or may not have been stored.
+// value stores it again as it is.
+//
+// While the server is away Update waits, until ctx ends; then the change may or may
+// not have been stored.
 func (b *Bucket) Update(ctx context.Context, name call.Update, key string, apply func(value []byte) (Change, error)) error {
 	return b.UpdateSeen(ctx, name, key, new(Sight), apply)
 }
