@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ const maxStarts = 3
 
 // facts are what admit needs to know of a message besides the record.
 type facts struct {
-	address   string
+	address   address
 	payload   mulligan.Fingerprint
 	now       time.Time
 	deadline  time.Time
@@ -30,8 +31,20 @@ type facts struct {
 	place     budget.Place // the user's, once it was asked for
 	fromJobs  bool         // lies in the stream of jobs, so it is not a retry that is due
 	deferred  bool         // has come back from a deferral, and was pulled without a token
-	policy    mulligan.Policy
+	policy    *mulligan.Policy
 }
+
+// address is where a message lies.
+type address struct {
+	stream   string
+	sequence uint64
+}
+
+// token is the address as one token of a subject.
+func (a address) token() string { return a.stream + "-" + strconv.FormatUint(a.sequence, 10) }
+
+// String is the address as records have it.
+func (a address) String() string { return mulligan.Address(a.stream, a.sequence) }
 
 // marks reports whether every start of the message must be in the record before
 // its handler runs, because it must not be run again for a start without an end.
@@ -49,7 +62,7 @@ func (f facts) starts(r *mulligan.Record) int {
 
 // mine reports whether the last move decided was of this message.
 func (f facts) mine(r *mulligan.Record) bool {
-	return r.Move != nil && r.Move.Address == f.address
+	return r.Move != nil && r.Move.Address == f.address.String()
 }
 
 // paid reports whether a token was taken for the retry of the message, when it
@@ -153,7 +166,7 @@ func start(r *mulligan.Record, f facts) {
 		r.Move.Unasked = false // it was asked, or it needs no asking
 	}
 	r.Deadline = later(r.Deadline, f.deadline)
-	r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: f.start, Address: f.address, At: f.now}
+	r.Starts, r.Start = r.Starts+1, &mulligan.Start{Delivery: f.start, Address: f.address.String(), At: f.now}
 }
 
 // takeBack takes the message's own start back.
@@ -177,7 +190,7 @@ func (f facts) forgotten(r *mulligan.Record) bool {
 // an end: whatever must not happen twice was in steps, and none of these is
 // without its end.
 func (f facts) resumes(r *mulligan.Record) bool {
-	return !f.noKey && r.Start.Stepped && r.OpenStep() == nil && r.Start.Address == f.address
+	return !f.noKey && r.Start.Stepped && r.OpenStep() == nil && r.Start.Address == f.address.String()
 }
 
 // afterStart is the verdict on a message that must not run because there is a
@@ -188,19 +201,19 @@ func afterStart(r *mulligan.Record, f facts) (v verdict, store bool) {
 	if steps := r.OpenSteps(); len(steps) > 0 {
 		v.Error += ", within its step " + strings.Join(steps, " and its step ")
 	}
-	if f.noKey || r.Start.Address == f.address {
+	if f.noKey || r.Start.Address == f.address.String() {
 		if r.FirstCall.IsZero() {
 			r.FirstCall = r.Start.At
 		}
 	}
 	switch {
-	case r.Start.Address == f.address && f.now.Sub(r.Start.At) < mulligan.AckWait/2:
+	case r.Start.Address == f.address.String() && f.now.Sub(r.Start.At) < mulligan.AckWait/2:
 		// Delivered again though AckWait is not over, as by a server that has just begun
 		// to lead: who started it is at it. Left alone, the message comes again if not.
 		return verdict{Verb: drop}, false
 	case f.noKey:
 		v.Reason = mulligan.NoKey
-	case r.Start.Address != f.address && f.now.Before(f.deadline):
+	case r.Start.Address != f.address.String() && f.now.Before(f.deadline):
 		due := f.now.Add(max(f.policy.Timeout, shortWait))
 		if due.After(f.deadline) {
 			due = f.deadline
@@ -268,7 +281,7 @@ func begin(r *mulligan.Record, f facts) {
 func decide(r *mulligan.Record, f facts, v verdict) verdict {
 	begin(r, f)
 	r.Deadline = later(r.Deadline, f.deadline)
-	r.Move = &mulligan.Move{Address: f.address, Verb: v.Verb, Reason: v.Reason, Due: v.Due, Unasked: v.Unasked, ErrorType: v.ErrorType, Error: v.Error}
+	r.Move = &mulligan.Move{Address: f.address.String(), Verb: v.Verb, Reason: v.Reason, Due: v.Due, Unasked: v.Unasked, ErrorType: v.ErrorType, Error: v.Error}
 	switch v.Verb {
 	case spend:
 		if v.Error == "" { // the last failure explains it best

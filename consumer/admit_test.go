@@ -26,7 +26,8 @@ func policy() mulligan.Policy {
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 func message() facts {
-	return facts{address: "J:7", effect: mulligan.Pure, payload: published, now: noon, deadline: noon.Add(time.Hour), start: "s1", fromJobs: true, policy: policy()}
+	p := policy()
+	return facts{address: address{"J", 7}, effect: mulligan.Pure, payload: published, now: noon, deadline: noon.Add(time.Hour), start: "s1", fromJobs: true, policy: &p}
 }
 
 func TestAdmit(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 // back.
 type askOnce struct {
 	w         *Worker
-	k         handled
+	k         *handled
 	d         *delivery
 	throttled bool // as the attempt ended
 	asked     bool

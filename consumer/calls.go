@@ -29,7 +29,7 @@ var (
 type calls struct {
 	budget.Calls
 	w       *Worker // nil in a rehearsal, which has no budgets
-	k       handled
+	k       *handled
 	d       *delivery
 	steps   *steps
 	clock   *clock.Clock
@@ -66,7 +66,7 @@ type called struct {
 func (c called) tries() int { return 1 + c.again }
 
 // calling returns what the calls in the handler of d's job go by.
-func (w *Worker) calling(k handled, d *delivery, s *steps, rec *mulligan.Record) *calls {
+func (w *Worker) calling(k *handled, d *delivery, s *steps, rec *mulligan.Record) *calls {
 	c := &calls{w: w, k: k, d: d, steps: s, started: time.Now(), tries: d.tries, retries: k.Policy.Attempts - d.tries,
 		total: k.Policy.Total - rec.Spent}
 	c.clock = &w.clock

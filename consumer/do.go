@@ -46,7 +46,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 		w.carryOut(ctx, d, verdict{Verb: nak, Due: w.clock.Now().Add(delay)})
 		return
 	}
-	d.policy, d.effect = k.Policy, k.Effect
+	d.policy, d.effect = &k.Policy, k.Effect
 	d.noKey, d.keyTTL = d.env.Generated && k.Effect.NeedsID(), k.KeyTTL
 	rec := new(mulligan.Record)
 	v := verdict{Verb: run}
@@ -101,7 +101,7 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 		d.now = w.clock.Now()
 		v, store = admit(r, d.facts)
 		d.heed(r)
-		rec, decided = r, store || decided && r.Move != nil && r.Move.Address == d.address
+		rec, decided = r, store || decided && r.Move != nil && r.Move.Address == d.address.String()
 		// That its key has ended is only read, maybe from a server that leads no more: to
 		// spend the message for it that must be certain.
 		return store || v.Verb == spend && v.Reason != mulligan.KeyConflict
@@ -131,7 +131,7 @@ func (w *Worker) admitUser(ctx context.Context, d *delivery) (v verdict, rec *mu
 }
 
 // attempt runs the handler once and judges the outcome.
-func (w *Worker) attempt(ctx context.Context, k handled, d *delivery, rec *mulligan.Record) verdict {
+func (w *Worker) attempt(ctx context.Context, k *handled, d *delivery, rec *mulligan.Record) verdict {
 	job := d.env.Job
 	d.tries = rec.Attempts + 1
 	job.Attempt, job.AttemptsMax = d.tries, k.Policy.Attempts
@@ -239,7 +239,7 @@ func (w *Worker) succeed(ctx context.Context, d *delivery, e ending, result []by
 }
 
 // fail records a failed attempt and decides, asking the budgets for a retry.
-func (w *Worker) fail(ctx context.Context, k handled, d *delivery, e ending) verdict {
+func (w *Worker) fail(ctx context.Context, k *handled, d *delivery, e ending) verdict {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
 	d.identify()

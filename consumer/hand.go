@@ -55,7 +55,7 @@ func (s *source) open(msg *nats.Msg, now time.Time) *delivery {
 	}
 	d.stored, d.ahead, d.nth = meta.Timestamp, meta.NumPending, meta.Sequence.Consumer
 	d.facts = facts{
-		address: mulligan.Address(meta.Stream, meta.Sequence.Stream), fromJobs: fresh, deferred: s == s.lane.deferred, again: meta.NumDelivered > 1,
+		address: address{meta.Stream, meta.Sequence.Stream}, fromJobs: fresh, deferred: s == s.lane.deferred, again: meta.NumDelivered > 1,
 		deadline: d.env.Deadline, notBefore: d.env.NotBefore, hasUser: d.env.User != "", due: d.env.Due,
 	}
 	return d
@@ -78,7 +78,7 @@ func (d *delivery) heed(r *mulligan.Record) { d.life, d.retry = r.Replay, r.Retr
 // It is safe for concurrent use.
 type hand struct {
 	mu   sync.Mutex
-	held map[string]*delivery // by address
+	held map[address]*delivery
 }
 
 // add takes d in hand, unless the same message runs here already: after the
@@ -147,10 +147,10 @@ func (h *hand) drop(d *delivery) {
 func (h *hand) sign(now time.Time) (back []*delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for address, d := range h.held {
+	for at, d := range h.held {
 		waits := !d.begun && (!d.taken || d.lane.calls.Held(now).Why != "")
 		if waits && now.Sub(d.signed) >= mulligan.ProgressEvery {
-			delete(h.held, address)
+			delete(h.held, at)
 			_ = d.msg.Nak() // lost, it comes back after AckWait
 			back = append(back, d)
 			continue

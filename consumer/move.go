@@ -66,7 +66,7 @@ type successor struct {
 // schedule waits would replace it.
 func (w *Worker) parked(d *delivery, move call.Move, due time.Time) successor {
 	t := w.Topology
-	origin, back := durableAddress(d.address), t.DeferredRoot()
+	origin, back := d.address.token(), t.DeferredRoot()
 	if d.retry {
 		back = t.DueRoot()
 	}
@@ -80,7 +80,7 @@ func (w *Worker) parked(d *delivery, move call.Move, due time.Time) successor {
 // moveID names the move, what is moved, and in which of its key's lives: a
 // message may outlive a replay, and be moved again.
 func (d *delivery) moveID(move call.Move) string {
-	id := string(move) + ":" + mulligan.MoveID(d.address, d.stored)
+	id := string(move) + ":" + mulligan.MoveID(d.address.String(), d.stored)
 	if d.life != "" {
 		id += ":" + d.life
 	}
@@ -141,17 +141,6 @@ func within(ctx context.Context, d time.Duration, do func(context.Context) error
 func (w *Worker) unmoved(d *delivery, v verdict, err error) {
 	d.line(w.Log.Error(), string(v.Reason), 0).Err(err).Str("verb", string(v.Verb)).
 		Msg("move interrupted; the message comes back and the move is finished then")
-}
-
-// durableAddress is an address as one token of a subject.
-func durableAddress(address string) string {
-	b := []byte(address)
-	for i, c := range b {
-		if c == ':' {
-			b[i] = '-'
-		}
-	}
-	return string(b)
 }
 
 // report says what was decided about a job: one log line, one count, one event.

@@ -172,7 +172,7 @@ func TestALateEndOfAOnceJob(t *testing.T) {
 		}
 	})
 	t.Run("a failure leaves its message to the delivery that has taken over", func(t *testing.T) {
-		r := mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: &mulligan.Start{Delivery: "s2", Address: late.address, Stepped: true}}
+		r := mulligan.Record{State: mulligan.Live, Payload: published, Starts: 1, Start: &mulligan.Start{Delivery: "s2", Address: late.address.String(), Stepped: true}}
 		late := late
 		late.err = errFlaky
 		for range 2 {

@@ -78,7 +78,7 @@ func messagesOf(b *testing.B, e *natstest.Env) func() *nats.Msg {
 func BenchmarkAFailedAttempt(b *testing.B) {
 	_, w := benched(b)
 	l, k, errs := w.lanes[0], w.kinds["llm.complete"], []error{errors.New("not now"), mulligan.After(time.Second, errors.New("429"))}
-	d := &delivery{lane: l, from: l.fresh, facts: facts{effect: k.Effect, policy: k.Policy}}
+	d := &delivery{lane: l, from: l.fresh, facts: facts{effect: k.Effect, policy: &k.Policy}}
 	call := ending{facts: d.facts, called: called{ran: 1}, chance: mulligan.Chance{U: .5, V: .5}}
 	b.ReportAllocs()
 	var rec mulligan.Record

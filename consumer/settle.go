@@ -94,7 +94,7 @@ func (e ending) behind(r *mulligan.Record) bool {
 // the end of that one, or, if it is of the same message, to leave it alone: a nak
 // of the older delivery would take the message out of the other's hands.
 func (e ending) standBack(r *mulligan.Record) verdict {
-	if r.Start.Address == e.address {
+	if r.Start.Address == e.address.String() {
 		return verdict{Verb: drop}
 	}
 	return verdict{Verb: nak, Reason: mulligan.InProgress, Due: e.now.Add(shortWait)}

@@ -52,7 +52,7 @@ type Worker struct {
 	// Log is silent as its zero value.
 	Log zerolog.Logger
 
-	kinds    map[string]handled
+	kinds    map[string]*handled
 	declared error // the first bad declaration
 
 	js      jetstream.JetStream
@@ -78,7 +78,7 @@ const (
 type handled struct {
 	mulligan.Kind
 	handler mulligan.Handler
-	naks    *budget.NakRoom
+	naks    budget.NakRoom
 }
 
 // Handle makes the worker serve a kind. Call it before Run, which reports a
@@ -89,7 +89,7 @@ func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
 	case err != nil:
 	case h == nil:
 		err = fmt.Errorf("kind %s has no handler", k.Name)
-	case w.kinds[k.Name].handler != nil:
+	case w.kinds[k.Name] != nil:
 		err = fmt.Errorf("kind %s is handled twice", k.Name)
 	}
 	if err != nil {
@@ -97,9 +97,9 @@ func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
 		return
 	}
 	if w.kinds == nil {
-		w.kinds = map[string]handled{}
+		w.kinds = map[string]*handled{}
 	}
-	w.kinds[k.Name] = handled{k, h, &budget.NakRoom{}}
+	w.kinds[k.Name] = &handled{Kind: k, handler: h}
 }
 
 // Run handles jobs until ctx ends. Then it pulls no more, waits up to Grace for
@@ -245,7 +245,7 @@ func (w *Worker) prepare(ctx context.Context) error {
 	if err := w.weigh(ctx); err != nil {
 		return err
 	}
-	w.hand.held = map[string]*delivery{}
+	w.hand.held = map[address]*delivery{}
 	w.suspect = make(chan struct{}, 1)
 	w.lanes = nil
 	for _, d := range w.downstreams() {
