@@ -4,6 +4,7 @@ package clock
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,28 +16,28 @@ const near = 100 * time.Millisecond
 // by the monotonic time of the machine: whoever sets that machine's clock does not
 // move it. The zero Clock is the machine's. It is safe for concurrent use.
 type Clock struct {
-	mu    sync.Mutex
-	at    time.Time // of the machine
-	there time.Time // by the server's clock, at the same moment
+	mu  sync.Mutex // of Set
+	set atomic.Pointer[reading]
 }
+
+// reading is one moment by two clocks.
+type reading struct{ machine, server time.Time }
 
 // Now is the time, for what others read: a record, a schedule, a deadline. It has
 // no monotonic part. How long something took is for time.Since.
-func (c *Clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.then(time.Now())
+func (c *Clock) Now() time.Time { return c.At(time.Now()) }
+
+// At is what Now was, or will be, at a moment of this process.
+func (c *Clock) At(now time.Time) time.Time {
+	r := c.set.Load()
+	if r == nil {
+		return now.Round(0)
+	}
+	return r.server.Add(now.Sub(r.machine))
 }
 
 // Until is how long it is until t.
 func (c *Clock) Until(t time.Time) time.Duration { return t.Sub(c.Now()) }
-
-func (c *Clock) then(now time.Time) time.Time {
-	if c.at.IsZero() {
-		return now.Round(0)
-	}
-	return c.there.Add(now.Sub(c.at))
-}
 
 // A Sample is what one question told about the server's clock: its time lies
 // between when the machine asked and when it had the answer.
@@ -53,10 +54,10 @@ func (c *Clock) Set(s Sample) (ahead time.Duration) {
 	defer c.mu.Unlock()
 	least, trip := s.Server.Round(0), s.Answered.Sub(s.Asked)
 	most := least.Add(trip)
-	if now := c.then(s.Answered); c.at.IsZero() || now.Before(least) || now.After(most) {
-		c.at, c.there = s.Answered, most
+	if now := c.At(s.Answered); c.set.Load() == nil || now.Before(least) || now.After(most) {
+		c.set.Store(&reading{s.Answered, most})
 	}
-	if ahead = s.Answered.Round(0).Sub(c.then(s.Answered)); ahead.Abs() <= trip+near {
+	if ahead = s.Answered.Round(0).Sub(c.At(s.Answered)); ahead.Abs() <= trip+near {
 		return 0
 	}
 	return ahead
