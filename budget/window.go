@@ -71,7 +71,9 @@ func (w *window) count(at time.Duration, o Outcome) bool {
 // trips, or calls of nobody.
 func (w *window) inRow(at time.Duration, o Outcome) bool {
 	if !o.Result.failing() {
-		w.row = row{}
+		if w.row.all.calls > 0 { // mostly there is none
+			w.row = row{}
+		}
 		return false
 	}
 	if w.row.all.calls == 0 || at-w.row.began >= windowSpan {
