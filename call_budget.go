@@ -59,12 +59,25 @@ type budgets struct {
 type budgetsKey struct{}
 
 func budgetsIn(ctx context.Context) budgets {
-	b, _ := ctx.Value(budgetsKey{}).(budgets)
-	return b
+	if b, ok := ctx.Value(budgetsKey{}).(*budgets); ok {
+		return *b
+	}
+	return budgets{}
 }
 
-func (b budgets) in(ctx context.Context) context.Context {
-	return context.WithValue(ctx, budgetsKey{}, b)
+func (b budgets) in(ctx context.Context) context.Context { return &budgeted{ctx, b} }
+
+// budgeted is a context with budgets: as context.WithValue, in one allocation.
+type budgeted struct {
+	context.Context
+	budgets budgets
+}
+
+func (c *budgeted) Value(key any) any {
+	if key == (budgetsKey{}) {
+		return &c.budgets
+	}
+	return c.Context.Value(key)
 }
 
 // WithDownstream returns a context whose calls by [Policy.Do] go by the budget of
