@@ -193,11 +193,19 @@ func (p *pull) follow(changes <-chan nats.Status) error {
 	defer silence.Stop()
 	for p.left > 0 {
 		select {
+		case m := <-p.came: // mostly there are more
+			if over, err := p.hand(m); over {
+				return err
+			}
+			continue
+		default:
+			silence.Reset(quiet)
+		}
+		select {
 		case m := <-p.came:
 			if over, err := p.hand(m); over {
 				return err
 			}
-			silence.Reset(quiet)
 		case status := <-changes:
 			if status != nats.CONNECTED {
 				return nats.ErrDisconnected
