@@ -21,17 +21,17 @@ type facts struct {
 	deadline  time.Time
 	notBefore time.Time
 	due       time.Time // when it was to come back, if it was parked
-	again     bool      // delivered before
 	start     string    // identifies this delivery
 	effect    mulligan.Effect
 	keyTTL    time.Duration // for how long the downstream of a keyed kind remembers a key
-	noKey     bool          // its publisher gave no ID, and the effect needs one
-	alone     bool          // no other suspect runs in this worker
-	hasUser   bool
-	place     budget.Place // the user's, once it was asked for
-	fromJobs  bool         // lies in the stream of jobs, so it is not a retry that is due
-	deferred  bool         // has come back from a deferral, and was pulled without a token
+	place     budget.Place  // the user's, once it was asked for
 	policy    *mulligan.Policy
+	again     bool // delivered before
+	noKey     bool // its publisher gave no ID, and the effect needs one
+	alone     bool // no other suspect runs in this worker
+	hasUser   bool
+	fromJobs  bool // lies in the stream of jobs, so it is not a retry that is due
+	deferred  bool // has come back from a deferral, and was pulled without a token
 }
 
 // address is where a message lies.

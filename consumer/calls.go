@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
@@ -37,10 +40,12 @@ type calls struct {
 	retries int           // that the kind's policy leaves the job
 	total   time.Duration // that it leaves it
 
-	tries int // the number of the handler's attempt
+	tries int          // the number of the handler's attempt
+	job   mulligan.Job // as the handler has it
 
 	mu      sync.Mutex
-	own     func(err error)         // ends the permit that the handler has; nil if a call has it, or it has ended
+	own     own                     // the permit that the handler has, unless a call has it or it has ended
+	has     bool                    // it has
 	lent    bool                    // a call has it
 	last    int                     // of open
 	open    map[int]func(err error) // end the permits of calls that are under way
@@ -66,17 +71,44 @@ type called struct {
 func (c called) tries() int { return 1 + c.again }
 
 // calling returns what the calls in the handler of d's job go by.
-func (w *Worker) calling(k *handled, d *delivery, s *steps, rec *mulligan.Record) *calls {
-	c := &calls{w: w, k: k, d: d, steps: s, started: time.Now(), tries: d.tries, retries: k.Policy.Attempts - d.tries,
+func (w *Worker) calling(k *handled, d *delivery, s *steps, rec *mulligan.Record, began time.Time) *calls {
+	c := &calls{w: w, k: k, d: d, steps: s, started: began, tries: d.tries, retries: k.Policy.Attempts - d.tries,
 		total: k.Policy.Total - rec.Spent}
 	c.clock = &w.clock
 	c.Calls = budget.Calls{Downstream: d.lane.calls, User: d.env.User}
-	c.own = func(err error) {
-		o := budget.OutcomeOf(err)
-		o.User = c.User
-		d.permit.End(time.Now(), o)
-	}
+	c.own, c.has = own{d: d}, true
 	return c
+}
+
+// own is a handler's permit: that of its job, or of a call that has kept it.
+type own struct {
+	d    *delivery
+	kept func(err error)
+}
+
+func (o own) end(err error) {
+	if o.kept != nil {
+		o.kept(err)
+		return
+	}
+	ended := budget.OutcomeOf(err)
+	ended.User = o.d.env.User
+	o.d.permit.End(time.Now(), ended)
+}
+
+// hand returns the job for the handler. It gets copies: what it writes into them
+// must not be parked.
+func (c *calls) hand(input []byte) *mulligan.Job {
+	c.job = c.d.env.Job
+	c.job.Attempt, c.job.AttemptsMax = c.tries, c.k.Policy.Attempts
+	c.job.Payload, c.job.Header = bytes.Clone(input), make(nats.Header, len(c.job.Header))
+	for name, values := range c.d.env.Header {
+		c.job.Header[name] = slices.Clone(values)
+	}
+	if c.steps != nil { // a pure kind has none
+		c.job.Steps = c.steps
+	}
+	return &c.job
 }
 
 func (c *calls) in(ctx context.Context) context.Context { return mulligan.WithDownstream(ctx, c) }
@@ -132,8 +164,8 @@ func (c *calls) ended(id int) {
 func (c *calls) expire() {
 	c.mu.Lock()
 	ends := slices.Collect(maps.Values(c.open))
-	if c.own != nil {
-		ends = append(ends, c.own)
+	if c.has {
+		ends = append(ends, c.own.end)
 	}
 	c.mu.Unlock()
 	for _, end := range ends {
@@ -148,12 +180,12 @@ func (c *calls) take(a mulligan.CallStart) (own func(err error), beside bool) {
 	defer c.mu.Unlock()
 	switch {
 	case a.After != nil || c.over:
-	case c.own != nil:
-		end := c.own
-		c.own, c.lent = nil, true
+	case c.has:
+		lent := c.own
+		c.has, c.lent = false, true
 		return func(err error) {
 			c.back()
-			end(err)
+			lent.end(err)
 		}, false
 	case c.lent:
 		return nil, c.d.lane == nil || c.d.lane.calls.Held(time.Now()).Why == ""
@@ -171,10 +203,10 @@ func (c *calls) back() {
 func (c *calls) keep(end func(err error)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.own != nil || c.over {
+	if c.has || c.over {
 		return false
 	}
-	c.own, c.worked, c.lent = end, true, false
+	c.own, c.has, c.worked, c.lent = own{kept: end}, true, true, false
 	return true
 }
 
@@ -182,9 +214,11 @@ func (c *calls) keep(end func(err error)) bool {
 // did. What goes on without the handler has no permit of it.
 func (c *calls) finish(err error) called {
 	c.mu.Lock()
-	own, did := c.own, c.called
-	did.hint = max(time.Until(c.until), 0)
-	c.own, c.over = nil, true
+	own, has, did := c.own, c.has, c.called
+	if !c.until.IsZero() {
+		did.hint = max(time.Until(c.until), 0)
+	}
+	c.has, c.over = false, true
 	if n := len(c.open); n > 0 { // they go on without the handler
 		did.begun, did.ran = true, did.ran+n
 	}
@@ -195,8 +229,8 @@ func (c *calls) finish(err error) called {
 		err = nil
 	}
 	c.mu.Unlock()
-	if own != nil {
-		own(err)
+	if has {
+		own.end(err)
 	}
 	return did
 }

@@ -1,16 +1,13 @@
 package consumer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 
 	"github.com/mulligan-queue/mulligan"
@@ -53,7 +50,8 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	if d.isNew() && (k.Effect == mulligan.Pure && !d.budgeted() || d.marks()) {
 		d.seen = dedupe.Unwritten() // what is written of it first will show whether that is so
 	}
-	if !d.runsAtOnce(k.Effect, w.clock.Now()) {
+	atOnce := d.runsAtOnce(k.Effect, w.clock.Now())
+	if !atOnce {
 		v, rec = w.admit(ctx, d)
 	}
 	if v.Verb == suspect {
@@ -69,7 +67,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	if v.Verb == askUser {
 		v, rec = w.admitUser(ctx, d)
 	}
-	if v.Verb == run && !w.clock.Now().Before(d.deadline) {
+	if v.Verb == run && !atOnce && !w.clock.Now().Before(d.deadline) {
 		v, rec = w.admit(ctx, d) // it has passed while the start was noted
 	}
 	if v.Verb == run {
@@ -132,33 +130,30 @@ func (w *Worker) admitUser(ctx context.Context, d *delivery) (v verdict, rec *mu
 
 // attempt runs the handler once and judges the outcome.
 func (w *Worker) attempt(ctx context.Context, k *handled, d *delivery, rec *mulligan.Record) verdict {
-	job := d.env.Job
+	began := time.Now()
 	d.tries = rec.Attempts + 1
-	job.Attempt, job.AttemptsMax = d.tries, k.Policy.Attempts
-	// The handler gets copies: what it writes into them must not be parked.
-	input := job.Payload
+	input := d.env.Payload
 	if rec.Changed != nil {
 		input = rec.Changed
 	}
-	job.Payload, job.Header = bytes.Clone(input), copied(job.Header)
 	var steps *steps
 	if k.Effect != mulligan.Pure {
 		steps = w.steps(d, k.MaxResult)
-		job.Steps = steps
 	}
-	e := ending{input: input, limit: k.MaxResult, started: w.clock.Now(), chance: mulligan.Chance{U: rand.Float64(), V: rand.Float64()}}
+	calls := w.calling(k, d, steps, rec, began)
+	job := calls.hand(input)
+	e := ending{input: input, limit: k.MaxResult, started: w.clock.At(began)}
 	limit := min(k.Policy.Timeout, k.Policy.Total-rec.Spent, d.deadline.Sub(e.started))
-	began := time.Now()
 	d.tell(rec, began)
 	var result []byte
-	calls := w.calling(k, d, steps, rec)
-	defer d.expect(limit, calls)()
+	d.alarm.set(began.Add(limit+stopWait), calls)
+	defer d.alarm.stop()
 	defer calls.finish(context.Canceled) // should the handler end its goroutine
-	result, e.err = w.call(calls.in(ctx), k.handler, &job, limit)
+	result, e.err = w.call(calls.in(ctx), k.handler, job, limit)
 	e.called = calls.finish(d.told(ctx, e.err, limit < k.Policy.Timeout/2))
-	e.took = time.Since(began) - e.waited
-	errorType := mulligan.ErrorType(e.err)
-	d.lane.notice(time.Now(), errorType)
+	ended, errorType := time.Now(), mulligan.ErrorType(e.err)
+	e.took = ended.Sub(began) - e.waited
+	d.lane.notice(ended, errorType)
 	var lost bool
 	if e.stepped, lost = steps.used(); lost {
 		return verdict{Verb: drop}
@@ -178,17 +173,10 @@ func (w *Worker) attempt(ctx context.Context, k *handled, d *delivery, rec *mull
 		return verdict{Verb: ack}
 	}
 	if e.run = nuid.Next(); e.err != nil {
+		e.chance = mulligan.Chance{U: rand.Float64(), V: rand.Float64()}
 		return w.fail(ctx, k, d, e)
 	}
 	return w.succeed(ctx, d, e, result)
-}
-
-func copied(h nats.Header) nats.Header {
-	c := make(nats.Header, len(h))
-	for name, values := range h {
-		c[name] = slices.Clone(values)
-	}
-	return c
 }
 
 // call calls the handler within a time limit. A panic is a failed attempt.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/mulligan-queue/mulligan"
@@ -83,9 +84,10 @@ func (l *lane) enter(ctx context.Context, d *delivery) error {
 // run.
 func (l *lane) leave(d *delivery) {
 	now := time.Now()
-	d.permit.End(now, budget.Outcome{})
+	if d.permit.End(now, budget.Outcome{}) {
+		l.notice(now, "")
+	}
 	d.token.Back(now)
-	l.notice(now, "")
 }
 
 // takeToken takes the token of a retry that is to be a nak, or returns nil.
@@ -124,10 +126,13 @@ func (l *lane) tokens(ctx context.Context, n int) (taken []*budget.Token) {
 // tell tells the downstream whether the call of d, which begins, is a retry, and
 // of what. Its token is used by that, however the call ends.
 func (d *delivery) tell(r *mulligan.Record, now time.Time) {
+	paid := d.token != nil
 	d.token = nil
 	switch {
 	case !r.Retried():
-		d.permit.First(now)
+		if paid {
+			d.permit.First(now)
+		}
 	case r.Throttled():
 		d.permit.Retry(now, budget.Throttled)
 	default:
@@ -135,19 +140,73 @@ func (d *delivery) tell(r *mulligan.Record, now time.Time) {
 	}
 }
 
-// expect ends the permits of a handler that goes on after its time is up: one
+// An alarm ends the permits of a handler that goes on after its time is up: one
 // that does not heed its context has its slot, but must not be the probe for ever.
-func (d *delivery) expect(limit time.Duration, c *calls) (stop func()) {
-	t := time.AfterFunc(limit+stopWait, func() {
-		d.lane.overdue.Add(1)
-		c.expire()
-		d.lane.notice(time.Now(), "timeout")
-	})
-	return func() {
-		if !t.Stop() {
-			d.lane.overdue.Add(-1)
-		}
+// A slot sets the same alarm for each of its jobs, one after the other: its timer
+// runs on when a job ends, and is set again only when it is over.
+type alarm struct {
+	lane *lane
+
+	mu    sync.Mutex
+	of    *calls // nil while none is set
+	at    time.Time
+	rang  bool
+	timer *time.Timer
+	runs  time.Time // when the timer is over; zero if it is not set
+}
+
+// set has the alarm ring for c at a time, unless it is stopped before.
+func (a *alarm) set(at time.Time, c *calls) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.of, a.at = c, at
+	if a.runs.IsZero() || at.Before(a.runs) {
+		a.run()
 	}
+}
+
+func (a *alarm) run() {
+	a.runs = a.at
+	if a.timer == nil {
+		a.timer = time.AfterFunc(time.Until(a.at), a.ring)
+		return
+	}
+	a.timer.Reset(time.Until(a.at))
+}
+
+func (a *alarm) ring() {
+	now := time.Now()
+	if c := a.overdue(now); c != nil {
+		c.expire()
+		a.lane.notice(now, "timeout")
+	}
+}
+
+// overdue returns the calls of a handler whose time is up. The timer may have been
+// set for one before it.
+func (a *alarm) overdue(now time.Time) *calls {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.runs = time.Time{}
+	switch {
+	case a.of == nil || a.rang:
+		return nil
+	case now.Before(a.at):
+		a.run()
+		return nil
+	}
+	a.rang = true
+	a.lane.overdue.Add(1)
+	return a.of
+}
+
+func (a *alarm) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rang {
+		a.lane.overdue.Add(-1)
+	}
+	a.of, a.rang = nil, false
 }
 
 // told is what the downstream learns of the call of d. One that was given less

@@ -19,23 +19,24 @@ type delivery struct {
 	env    mulligan.Envelope
 	bad    error     // why it is not a job
 	life   string    // the last reopening of the key, as its record named it
-	retry  bool      // as its record says, what comes next is a retry
 	tries  int       // attempts that are known of, the one that runs included
 	stored time.Time // when the server stored it
 	from   *source
 	lane   *lane
 	token  *budget.Token // of a message that was pulled as a retry
 	permit budget.Permit // of its call, once it may start
+	alarm  *alarm        // of its slot
 	ahead  uint64        // messages of its consumer that wait behind it
 	nth    uint64        // among the deliveries of its consumer
-	old    bool          // it may have been delivered before, though it is not again
 	seen   dedupe.Sight  // the record of its key
+	retry  bool          // as its record says, what comes next is a retry
+	old    bool          // it may have been delivered before, though it is not again
 
 	// Guarded by the hand.
-	taken  bool // by a slot
-	begun  bool
 	latest *nats.Msg // the newest delivery of the message, if there was another
 	signed time.Time // when the server last had a sign of it
+	taken  bool      // by a slot
+	begun  bool
 }
 
 // open reads a message that was pulled. What is not a job is a delivery too.

@@ -147,6 +147,7 @@ func (l *lane) open(ctx, hard context.Context, slots *sync.WaitGroup) {
 
 // slot runs one job after the other.
 func (l *lane) slot(ctx, hard context.Context) {
+	alarm := &alarm{lane: l}
 	for ctx.Err() == nil {
 		var d *delivery
 		select {
@@ -159,6 +160,7 @@ func (l *lane) slot(ctx, hard context.Context) {
 		if d == nil { // closed
 			return
 		}
+		d.alarm = alarm
 		l.start(ctx, hard, d)
 	}
 }
@@ -180,8 +182,8 @@ func (l *lane) start(ctx, hard context.Context, d *delivery) {
 }
 
 func (l *lane) do(hard context.Context, d *delivery) {
-	if l.w.hand.begin(d, time.Now()) {
-		start := time.Now()
+	start := time.Now()
+	if l.w.hand.begin(d, start) {
 		l.w.do(hard, d)
 		l.pace.note(time.Since(start))
 	}
@@ -390,28 +392,28 @@ func (s *source) await(ctx context.Context, n int) bool {
 
 // pace remembers how long the last jobs took. It is safe for concurrent use.
 type pace struct {
-	mu   sync.Mutex
-	took [64]time.Duration
-	n    int
+	took [64]atomic.Int64
+	n    atomic.Uint64
 }
 
 func (p *pace) note(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.took[p.n%len(p.took)] = d
-	p.n++
+	n := p.n.Add(1)
+	p.took[n%uint64(len(p.took))].Store(int64(max(d, 1)))
 }
 
 // ahead is how many messages to have pulled: what the slots start within a
 // second, going by the slowest twentieth of the last jobs.
 func (p *pace) ahead(slots int) int {
-	p.mu.Lock()
-	last := slices.Clone(p.took[:min(p.n, len(p.took))])
-	p.mu.Unlock()
+	var last []int64
+	for i := range p.took {
+		if took := p.took[i].Load(); took > 0 {
+			last = append(last, took)
+		}
+	}
 	if len(last) == 0 {
 		return slots
 	}
 	slices.Sort(last)
-	slow := max(last[len(last)*95/100], time.Microsecond)
+	slow := max(time.Duration(last[len(last)*95/100]), time.Microsecond)
 	return min(max(int(float64(slots)*float64(pullSpan)/float64(slow)), slots), maxPull)
 }

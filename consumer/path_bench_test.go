@@ -31,10 +31,11 @@ func BenchmarkAPureJob(b *testing.B) {
 		}
 	})
 	b.Run("mulligan", func(b *testing.B) {
-		messages := messagesOf(b, e)
+		messages, alarm := messagesOf(b, e), &alarm{lane: l}
 		b.ReportAllocs()
 		for b.Loop() {
 			d := l.fresh.open(messages(), time.Now())
+			d.alarm = alarm
 			w.hand.add(d)
 			l.fresh.add()
 			l.start(b.Context(), b.Context(), d)

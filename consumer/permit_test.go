@@ -71,7 +71,7 @@ func TestTheFirstCallOfAHandlerTakesOverItsJobsPermit(t *testing.T) {
 					}
 				}
 				permit, w := d.Start(time.Now(), nil)
-				c := new(Worker).calling(&handled{Kind: mulligan.Kind{Policy: policy}}, &delivery{lane: &lane{calls: d}, permit: permit, facts: facts{deadline: time.Now().Add(time.Hour)}}, &steps{}, &mulligan.Record{})
+				c := new(Worker).calling(&handled{Kind: mulligan.Kind{Policy: policy}}, &delivery{lane: &lane{calls: d}, permit: permit, facts: facts{deadline: time.Now().Add(time.Hour)}}, &steps{}, &mulligan.Record{}, time.Now())
 				c.w = nil
 				if w.Why != "" {
 					t.Fatal(w)
