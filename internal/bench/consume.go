@@ -16,9 +16,9 @@ import (
 
 // consume runs jobs that wait already, with a handler that does nothing.
 func consume(concurrency, size int) Case {
-	n := 20_000
+	n := 60_000
 	if concurrency == 1 {
-		n = 10_000
+		n = 20_000
 	}
 	return Case{
 		Name: fmt.Sprintf("consume-%d-%s", concurrency, sizeName(size)),
