@@ -21,7 +21,7 @@ import (
 const (
 	maxPull  = mulligan.MaxPull
 	pullWait = mulligan.PullWait / pull.Patience // also how long a shutdown waits for a pull
-	pullSpan = time.Second                       // of work that is fetched ahead
+	pullSpan = 250 * time.Millisecond            // of work that is fetched ahead
 	holdWait = time.Second                       // between looks whether fresh jobs may be pulled again
 	maxPause = 5 * time.Second                   // between pulls that fail
 )
@@ -216,7 +216,7 @@ func (l *lane) pull(ctx context.Context, s *source) {
 }
 
 // ahead is how many jobs to pull at once: half of what the slots will start
-// within a second, but no more than may start while the downstream recovers.
+// within pullSpan, but no more than may start while the downstream recovers.
 func (l *lane) ahead(now time.Time) int {
 	if limit := l.calls.State(now).Limit; limit < l.slots {
 		return min(max(limit, 1), maxPull/2)
@@ -401,8 +401,8 @@ func (p *pace) note(d time.Duration) {
 	p.took[n%uint64(len(p.took))].Store(int64(max(d, 1)))
 }
 
-// ahead is how many messages to have pulled: what the slots start within a
-// second, going by the slowest twentieth of the last jobs.
+// ahead is how many messages to have pulled: what the slots start within
+// pullSpan, going by the slowest twentieth of the last jobs.
 func (p *pace) ahead(slots int) int {
 	var last []int64
 	for i := range p.took {
