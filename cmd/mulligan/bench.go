@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -86,14 +87,14 @@ func (p *program) bench(ctx context.Context, o benchOptions, names []string) err
 	}
 	run := benchRun{At: time.Now().UTC().Truncate(time.Second), Machine: thisMachine(), Rounds: o.rounds, Sync: o.sync}
 	for _, c := range cases {
-		r, err := p.benchCase(ctx, o, c)
-		if err != nil {
-			return err
+		var r bench.Result
+		if r, err = p.benchCase(ctx, o, c); err != nil {
+			break // what was measured by then is shown
 		}
 		run.Results = append(run.Results, r)
 	}
 	if p.asJSON {
-		err = p.printJSON(run)
+		err = errors.Join(err, p.printJSON(run))
 	} else {
 		p.benchTable(run)
 	}

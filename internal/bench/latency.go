@@ -80,10 +80,10 @@ func (w flow) run(ctx context.Context) error {
 	if err := event(ctx, w.seen.all, ended); err != nil {
 		return err
 	}
-	stop()
-	if err := <-failed; err != nil {
+	if err := <-failed; err != nil { // a job may be seen before its publisher has the answer
 		return err
 	}
+	stop()
 	return <-ended
 }
 

@@ -29,7 +29,8 @@ func scale(workers int) Case {
 	}
 }
 
-// crew has so many workers, each with a connection of its own, run what waits.
+// crew has so many workers, each with a connection of its own, run what waits, from
+// when each has a job.
 func (f *field) crew(ctx context.Context, workers, each, concurrency int, takes time.Duration) ([]float64, error) {
 	n := workers * each
 	if err := f.fillBare(ctx, pure, n, small); err != nil {
@@ -37,9 +38,10 @@ func (f *field) crew(ctx context.Context, workers, each, concurrency int, takes 
 	}
 	figures, err := f.drained(ctx, n, func(ctx context.Context, took func()) error {
 		var (
-			all  sync.WaitGroup
-			errs = make([]error, workers)
+			all, idle sync.WaitGroup // idle are the workers that have no job yet
+			errs      = make([]error, workers)
 		)
+		idle.Add(workers)
 		for i := range workers {
 			conn, err := f.dial()
 			if err != nil {
@@ -47,7 +49,10 @@ func (f *field) crew(ctx context.Context, workers, each, concurrency int, takes 
 			}
 			defer conn.Close()
 			w := &consumer.Worker{Conn: conn, Topology: f.top, Concurrency: concurrency}
+			begun := sync.OnceFunc(idle.Done)
 			w.Handle(kindNamed(pure), mulligan.HandlerFunc(func(context.Context, *mulligan.Job) ([]byte, error) {
+				begun()
+				idle.Wait() // what is measured is not how they start
 				time.Sleep(takes)
 				took()
 				return nil, nil
