@@ -92,7 +92,7 @@ func TestHTTPCallThatWasNotSentIsNotStarted(t *testing.T) {
 		{"no such name", httpDialer("http://mailer..example/", net.Dialer{Resolver: &net.Resolver{PreferGo: true}}), "not started, transient", "dns"},
 		{"no way to the host", httpDialer("http://"+silent, unreachable), "not started, transient", "unreachable"},
 		{"a dial that takes too long", httpDialer("http://"+silent, net.Dialer{ControlContext: hang, Timeout: 30 * time.Millisecond}), "not started, transient", "timeout"},
-		{"an attempt that is over while it dials", short(httpDialer("http://"+silent, net.Dialer{ControlContext: hang, Timeout: time.Second})), "not started, transient", "timeout"},
+		{"an attempt that is over while it dials", short(httpDialer("http://"+silent, net.Dialer{ControlContext: hang, Timeout: 300 * time.Millisecond})), "not started, transient", "timeout"},
 		{"an attempt that is over within the TLS handshake", short(&HTTPTarget{URL: "https://" + silent}), "not started, transient", "timeout"},
 		{"a TLS handshake that breaks off", &HTTPTarget{URL: "https://" + hangsUp}, "not started, transient", "reset"},
 		{"a certificate that is not known", &HTTPTarget{URL: secure.URL}, "not started, permanent", "tls"},
