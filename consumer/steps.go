@@ -55,6 +55,9 @@ func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result,
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.runs == nil { // most handlers use none
+		s.runs, s.ended, s.open = map[string]string{}, map[string]bool{}, map[string]bool{}
+	}
 	s.any = true
 	s.lost = s.lost || refused == errSuperseded
 	if err == nil && refused == nil && known == nil {
@@ -183,7 +186,7 @@ func (s *steps) used() (stepped, lost bool) {
 // steps of a delivery's job are kept also when the attempt's time is over: what
 // has happened must be recorded.
 func (w *Worker) steps(d *delivery, limit int) *steps {
-	s := &steps{effect: d.effect, limit: limit, clock: &w.clock, runs: map[string]string{}, ended: map[string]bool{}, open: map[string]bool{}}
+	s := &steps{effect: d.effect, limit: limit, clock: &w.clock}
 	s.owns = func(r *mulligan.Record) bool {
 		return r.State == mulligan.Live && r.Open() != nil && r.Start.Delivery == d.start
 	}
@@ -218,7 +221,7 @@ type rehearsed struct {
 
 func rehearse(k mulligan.Kind) *rehearsed {
 	r := &rehearsed{}
-	r.effect, r.limit, r.clock, r.runs, r.open = k.Effect, k.MaxResult, new(clock.Clock), map[string]string{}, map[string]bool{}
+	r.effect, r.limit, r.clock = k.Effect, k.MaxResult, new(clock.Clock)
 	r.rec.Start = &mulligan.Start{}
 	r.owns = func(*mulligan.Record) bool { return true }
 	r.update = func(_ context.Context, _ call.Update, apply func(r *mulligan.Record) bool) error {

@@ -12,7 +12,7 @@ import (
 // recorded runs jobs whose effect must not happen twice, which costs two round
 // trips before the acknowledgement; the bare loop makes as many.
 func recorded(kind string, about string, bare func(ctx context.Context, kv jetstream.KeyValue, key string) error) Case {
-	const n, concurrency = 8000, 16
+	const n, concurrency = 30_000, 16
 	return Case{
 		Name:     string(kindNamed(kind).Effect),
 		About:    fmt.Sprintf("run %d %s jobs of 256 B that wait, %d at once; bare: %s, ack", n, kindNamed(kind).Effect, concurrency, about),
