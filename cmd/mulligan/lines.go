@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -34,17 +33,9 @@ func parseLine(line []byte, now time.Time) (mulligan.Job, error) {
 	if !utf8.Valid(line) {
 		return mulligan.Job{}, errors.New("the line is not UTF-8")
 	}
-	if err := checkFields(line); err != nil {
-		return mulligan.Job{}, err
-	}
 	var l jobLine
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&l); err != nil {
-		return mulligan.Job{}, notAJob(err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return mulligan.Job{}, errors.New("more than one JSON value on the line")
+	if err := l.read(line); err != nil {
+		return mulligan.Job{}, err
 	}
 	job := mulligan.Job{Kind: l.Kind, ID: l.ID, User: l.User, Task: l.Task, TaskRetries: l.TaskRetries, Payload: l.Payload, ContentType: l.ContentType}
 	if l.Kind == "" {
@@ -68,56 +59,94 @@ func parseLine(line []byte, now time.Time) (mulligan.Job, error) {
 	return job, nil
 }
 
-// checkFields refuses what encoding/json lets pass: a name in other letters,
-// such as "ID", and a field that comes twice. What is not an object is left to
-// the decoder, which says so.
-func checkFields(line []byte) error {
+// read reads the fields one by one, and refuses what encoding/json lets pass: a name
+// in other letters, such as "ID", and a field that comes twice.
+func (l *jobLine) read(line []byte) error {
 	d := json.NewDecoder(bytes.NewReader(line))
-	if first, err := d.Token(); err != nil || first != json.Delim('{') {
-		return nil
+	first, err := d.Token()
+	switch {
+	case err != nil:
+		return notJSON(err)
+	case first != json.Delim('{'):
+		return fmt.Errorf("a JSON object is wanted, not %.40q", line)
 	}
-	seen := map[string]bool{}
+	var seen []string
 	for d.More() {
 		t, err := d.Token()
-		name, ok := t.(string)
-		if err != nil || !ok {
-			return nil
+		if err != nil {
+			return notJSON(err)
 		}
-		known := slices.Contains(lineFields(), name)
-		as := slices.IndexFunc(lineFields(), func(f string) bool { return strings.EqualFold(f, name) })
+		name, _ := t.(string) // the decoder lets nothing else be a name
+		to := l.field(name)
 		switch {
-		case !known && as >= 0:
-			return fmt.Errorf("unknown field %.80q; write it %q", name, lineFields()[as])
-		case !known:
-			return fmt.Errorf("unknown field %.80q", name)
-		case seen[name]:
+		case to == nil:
+			return unknownField(name)
+		case slices.Contains(seen, name):
 			return fmt.Errorf("the field %q comes twice", name)
 		}
-		seen[name] = true
-		var value json.RawMessage
-		if d.Decode(&value) != nil {
-			return nil
+		seen = append(seen, name)
+		if err := d.Decode(to); err != nil {
+			return notField(name, to, err)
 		}
+	}
+	if _, err := d.Token(); err != nil { // its end
+		return notJSON(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one JSON value on the line")
 	}
 	return nil
 }
 
-func lineFields() []string {
-	return []string{"kind", "id", "user", "task", "task_retries", "payload", "deadline", "not_before", "content_type"}
+// field is where a field goes, by its name; nil if there is none.
+func (l *jobLine) field(name string) any {
+	switch name {
+	case "kind":
+		return &l.Kind
+	case "id":
+		return &l.ID
+	case "user":
+		return &l.User
+	case "task":
+		return &l.Task
+	case "task_retries":
+		return &l.TaskRetries
+	case "payload":
+		return &l.Payload
+	case "deadline":
+		return &l.Deadline
+	case "not_before":
+		return &l.NotBefore
+	case "content_type":
+		return &l.ContentType
+	}
+	return nil
 }
 
-func notAJob(err error) error {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		if wrong.Field == "" {
-			return fmt.Errorf("a JSON object is wanted, not %s", wrong.Value)
+func unknownField(name string) error {
+	for _, known := range []string{"kind", "id", "user", "task", "task_retries", "payload", "deadline", "not_before", "content_type"} {
+		if strings.EqualFold(known, name) {
+			return fmt.Errorf("unknown field %.80q; write it %q", name, known)
 		}
-		if wrong.Type.Kind() == reflect.Int {
-			return fmt.Errorf("%q is a %s; a whole number is wanted", wrong.Field, wrong.Value)
-		}
-		return fmt.Errorf("%q is a %s; text is wanted", wrong.Field, wrong.Value)
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	return fmt.Errorf("unknown field %.80q", name)
+}
+
+// notField says why a field cannot be read into what it is for.
+func notField(name string, to any, err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return notJSON(err)
+	}
+	want := "text"
+	if _, whole := to.(*int); whole {
+		want = "a whole number"
+	}
+	return fmt.Errorf("%q is a %s; %s is wanted", name, wrong.Value, want)
+}
+
+func notJSON(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return errors.New("the JSON ends too early")
 	}
 	return errors.New(strings.TrimPrefix(err.Error(), "json: "))

@@ -29,12 +29,19 @@ type filing struct {
 	bar   *bar
 	begun time.Time
 
-	jobs  []mulligan.Job // of the batch
-	lines []fileLine     // of the batch, those without a job too
-	bytes int            // of its lines
-	last  int            // line of which it is known what became of it
+	batch                         // that is read
+	sent  batch                   // that is being published
+	fates chan []mulligan.Outcome // of the jobs sent; nil if none are
+	last  int                     // line of which it is known what became of it
 
 	tally tally
+}
+
+// A batch is what is published together.
+type batch struct {
+	jobs  []mulligan.Job
+	lines []fileLine // those without a job too
+	bytes int
 }
 
 // A fileLine is a line whose fate is known if it is bad, and otherwise becomes
@@ -105,7 +112,7 @@ type readLine struct {
 // read hands out the lines until their end, or until ctx is done. Nobody waits
 // for it then: a read of standard input cannot be interrupted.
 func (f *filing) read(ctx context.Context) <-chan readLine {
-	lines := make(chan readLine)
+	lines := make(chan readLine, 64)
 	go func() {
 		for {
 			text, size, err := f.in.next()
@@ -122,8 +129,8 @@ func (f *filing) read(ctx context.Context) <-chan readLine {
 	return lines
 }
 
-// run publishes line by line. It ends early when the server takes nothing more,
-// or when ctx is done.
+// run publishes line by line, and reads while it publishes. It ends early when the
+// server takes nothing more, or when ctx is done.
 func (f *filing) run(ctx context.Context) error {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -132,14 +139,19 @@ func (f *filing) run(ctx context.Context) error {
 		var l readLine
 		select {
 		case l = <-lines:
+		case fates := <-f.fates:
+			if err := f.answered(ctx, fates); err != nil {
+				return err
+			}
+			continue
 		case <-ctx.Done():
-			return f.stopped(ctx.Err())
+			return f.finish(ctx)
 		}
 		if errors.Is(l.err, io.EOF) {
-			return f.flush(ctx)
+			return f.finish(ctx)
 		}
 		if l.err != nil && !errors.Is(l.err, errLineTooLong) {
-			return errors.Join(f.flush(ctx), fmt.Errorf("read line %d: %w", l.number, l.err))
+			return errors.Join(f.finish(ctx), fmt.Errorf("read line %d: %w", l.number, l.err))
 		}
 		f.take(l)
 		f.bytes += l.size
@@ -170,14 +182,41 @@ func (f *filing) take(read readLine) {
 	f.lines = append(f.lines, l)
 }
 
-// flush publishes the batch and reports what became of each line.
+// flush publishes the batch once it is known what became of the one before.
 func (f *filing) flush(ctx context.Context) error {
+	if err := f.await(ctx); err != nil {
+		return err
+	}
 	if ctx.Err() != nil {
 		return f.stopped(ctx.Err()) // not one of the batch was sent
 	}
+	fates := make(chan []mulligan.Outcome, 1)
+	f.sent, f.fates, f.batch = f.batch, fates, batch{}
+	jobs := f.sent.jobs
+	go func() { fates <- f.pub.PublishMany(ctx, jobs) }()
+	return nil
+}
+
+// finish publishes what is left, and waits for its end.
+func (f *filing) finish(ctx context.Context) error {
+	if err := f.flush(ctx); err != nil {
+		return err
+	}
+	return f.await(ctx)
+}
+
+func (f *filing) await(ctx context.Context) error {
+	if f.fates == nil {
+		return nil
+	}
+	return f.answered(ctx, <-f.fates)
+}
+
+// answered reports what became of each line of the batch that was sent.
+func (f *filing) answered(ctx context.Context, fates []mulligan.Outcome) error {
+	f.fates = nil
 	var trouble troubles
-	fates := f.pub.PublishMany(ctx, f.jobs)
-	for _, l := range f.lines {
+	for _, l := range f.sent.lines {
 		if l.fate.Err == nil {
 			l.fate, fates = fates[0], fates[1:]
 			l.fate.Err = f.unknown(l.fate.Err, l.fate.Receipt.Kind, f.kinds)
@@ -190,8 +229,7 @@ func (f *filing) flush(ctx context.Context) error {
 		}
 		f.last = l.number
 	}
-	f.bar.add(f.bytes)
-	f.jobs, f.lines, f.bytes = f.jobs[:0], f.lines[:0], 0
+	f.bar.add(f.sent.bytes)
 	for _, t := range trouble {
 		f.bar.log(f.err, t.String())
 	}
