@@ -65,7 +65,7 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 		}
 	}
 	if v.Verb == askUser {
-		v, rec = w.admitUser(ctx, d)
+		v, rec = w.admitUser(ctx, d, rec)
 	}
 	if v.Verb == run && !atOnce && !w.clock.Now().Before(d.deadline) {
 		v, rec = w.admit(ctx, d) // it has passed while the start was noted
@@ -114,8 +114,9 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 	return v, rec
 }
 
-// admitUser asks the user's budget for a retry that is due, and admits it again.
-func (w *Worker) admitUser(ctx context.Context, d *delivery) (v verdict, rec *mulligan.Record) {
+// admitUser asks the user's budget for a retry that is due, and admits it again: by
+// the record that was just read, if nothing is to be noted in it.
+func (w *Worker) admitUser(ctx context.Context, d *delivery, read *mulligan.Record) (v verdict, rec *mulligan.Record) {
 	var err error
 	if d.place, err = w.users.Take(ctx, d.env.User, w.clock.Now(), d.deadline); err != nil {
 		return w.unrecorded(ctx, d, err), new(mulligan.Record)
@@ -124,6 +125,10 @@ func (w *Worker) admitUser(ctx context.Context, d *delivery) (v verdict, rec *mu
 		if err := w.tasks.Back(ctx, budget.TaskAsk{Task: d.env.Task, Retries: 1}); err != nil {
 			d.line(w.Log.Warn(), string(mulligan.UserBudget), 0).Err(err).Msg("a retry of its task is wasted")
 		}
+	}
+	d.now = w.clock.Now()
+	if v, store := admit(read, d.facts); v.Verb == run && !store {
+		return v, read
 	}
 	return w.admit(ctx, d)
 }

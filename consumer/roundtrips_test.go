@@ -34,6 +34,7 @@ func TestCallsOfTheServerByAJob(t *testing.T) {
 		{"keyed, a nak", keyed, mulligan.Job{}, []error{errFlaky}, "admit.load fail.store nak admit.load admit.store done.store ack"},
 		{"once, a nak", once, mulligan.Job{}, []error{notStarted}, "admit.store fail.store nak admit.load admit.store done.store ack"},
 		{"a user's budget", pure, mulligan.Job{User: "ada"}, []error{errFlaky}, "fail.load budget.load budget.store fail.store nak admit.load admit.store done.store ack"},
+		{"a user's budget, parked: asked when the retry is due", pure, mulligan.Job{User: "ada"}, []error{long}, "fail.load fail.store park.publish park.ack admit.load budget.load budget.store done.store ack"},
 		{"a task's budget", pure, mulligan.Job{Task: "trip"}, []error{errFlaky}, "fail.load task.load task.store fail.store nak admit.load admit.store done.store ack"},
 		{"spent", pure, mulligan.Job{}, []error{mulligan.Permanent(errFlaky)}, "fail.store spend.publish spend.ack"},
 	} {
