@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mulligan-queue/mulligan"
 	"github.com/mulligan-queue/mulligan/budget"
@@ -63,9 +64,9 @@ func (f *field) held(before, n int) float64 { return float64(f.server.memory()-b
 func stored() growth {
 	return growth{
 		name: "stored", few: 1000,
-		about: fmt.Sprintf("publish %d jobs of 256 B, 16 at once, and run as many, while others of 256 B are stored", some),
+		about: fmt.Sprintf("publish %d jobs of 256 B, 16 at once, and run as many, while others of 256 B are stored; as many by the bare loop before", some),
 		measures: []Measure{
-			{Name: "publish", Unit: "/s"}, {Name: "run", Unit: "/s"},
+			{Name: "publish", Unit: "/s"}, {Name: "run, bare", Unit: "/s"}, {Name: "run", Unit: "/s"},
 			{Name: "server memory", Unit: "B/job", AtMost: true, Alone: true},
 		},
 		do: func(ctx context.Context, f *field, n int) ([]float64, error) {
@@ -83,16 +84,30 @@ func stored() growth {
 			if err != nil {
 				return nil, err
 			}
+			nothing := func() error { return nil }
+			more := func(i int) *nats.Msg { return f.message(pure, n+some+i, small) }
+			if err := f.fill(ctx, 2*some, more); err != nil { // the bare loop keeps some of them
+				return nil, err
+			}
+			bare, err := taken(ctx, some, func(ctx context.Context, took func()) error {
+				return f.loop(ctx, pure, 16, func(_ context.Context, m jetstream.Msg) error {
+					took()
+					return m.Ack()
+				})
+			}, nothing)
+			if err != nil {
+				return nil, err
+			}
 			ran, err := taken(ctx, some, func(ctx context.Context, took func()) error {
 				return f.work(ctx, pure, 16, func(context.Context, *mulligan.Job) ([]byte, error) {
 					took()
 					return nil, nil
 				})
-			}, func() error { return nil })
+			}, nothing)
 			if err != nil {
 				return nil, err
 			}
-			return []float64{published[0], ran[0], held}, nil
+			return []float64{published[0], bare[0], ran[0], held}, nil
 		},
 	}
 }
@@ -159,9 +174,9 @@ func (f *field) crowd(ctx context.Context, n int, downstream func(i int) string)
 func users() growth {
 	return growth{
 		name: "users", few: 1000,
-		about: fmt.Sprintf("run %d jobs of a user each that fail once, to be tried again in an hour, beside the budgets of that many users", some),
+		about: fmt.Sprintf("run %d jobs of a user each, of which every third fails once and is tried again after %v, beside the budgets of that many users", some, firstDelay),
 		measures: []Measure{
-			{Name: "failed", Unit: "/s"}, {Name: "cpu", Unit: "µs", AtMost: true},
+			{Name: "run", Unit: "/s"}, {Name: "cpu", Unit: "µs", AtMost: true},
 			{Name: "server memory", Unit: "B/user", AtMost: true, Alone: true},
 		},
 		do: func(ctx context.Context, f *field, n int) ([]float64, error) {
@@ -184,11 +199,15 @@ func users() growth {
 					return nil, err
 				}
 			}
-			policy := mulligan.Policy{Attempts: 4, Total: 24 * time.Hour, FirstDelay: time.Second, MaxDelay: time.Minute}
+			policy := mulligan.Policy{Attempts: 4, Total: time.Minute, FirstDelay: firstDelay, MaxDelay: time.Second}
+			var count atomic.Int64
 			figures, err := f.drained(ctx, some, func(ctx context.Context, took func()) error {
-				return f.eager(16, policy, func(context.Context, *mulligan.Job) ([]byte, error) {
+				return f.eager(16, policy, func(_ context.Context, j *mulligan.Job) ([]byte, error) {
+					if j.Attempt == 1 && count.Add(1)%3 == 0 {
+						return nil, errAgain
+					}
 					took()
-					return nil, mulligan.After(time.Hour, errAgain)
+					return nil, nil
 				}).Run(ctx)
 			})
 			if err != nil {
