@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -15,16 +16,16 @@ import (
 // waiting has fresh jobs pass many that wait for a retry.
 func waiting() Case {
 	const n, perSecond, span = 50_000, 500, 5
-	run := func(n int) side {
+	run := func(waiting int) side {
 		return func(ctx context.Context, f *field) ([]float64, error) {
-			before := f.server.memory()
-			p, err := f.patient(ctx, n, func() error { return mulligan.After(time.Hour, errAgain) })
+			server, worker := f.server.memory(), heap()
+			p, err := f.patient(ctx, waiting, func() error { return mulligan.After(time.Hour, errAgain) })
 			if err != nil {
 				return nil, err
 			}
-			held := float64(f.server.memory()-before) / float64(max(n, 1))
+			server, worker = f.server.memory()-server, heap()-worker
 			got, err := p.fresh(ctx, perSecond, perSecond*span)
-			return append(got, held), errors.Join(err, p.end())
+			return append(got, float64(server)/n, float64(worker)/n), errors.Join(err, p.end())
 		}
 	}
 	return Case{
@@ -35,10 +36,19 @@ func waiting() Case {
 			{Name: "fresh p50", Unit: "ms"},
 			{Name: "fresh p99", Unit: "ms", Goal: 1.2, AtMost: true},
 			{Name: "server memory", Unit: "B/job", Goal: 1 << 10, AtMost: true, Alone: true},
+			{Name: "worker memory", Unit: "B/job", Goal: 16, AtMost: true, Over: true},
 		},
 		rounds: 3,
 		bare:   run(0), ours: run(n),
 	}
+}
+
+// heap is what this process has in its heap, in bytes.
+func heap() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }
 
 // due has many retries come due at one moment, and fresh jobs beside them.
