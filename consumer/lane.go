@@ -147,6 +147,8 @@ func (l *lane) open(ctx, hard context.Context, slots *sync.WaitGroup) {
 
 // slot runs one job after the other.
 func (l *lane) slot(ctx, hard context.Context) {
+	hard, cancel := context.WithCancel(hard) // of its own: contexts of jobs under one wait for each other
+	defer cancel()
 	alarm := &alarm{lane: l}
 	for ctx.Err() == nil {
 		var d *delivery
