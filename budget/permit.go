@@ -49,20 +49,19 @@ func (p Permit) change(now time.Time, do func(c *call)) {
 	}
 }
 
-// End says how the call ended, gives its permits back and reports true. After the
-// first, and for the zero Permit, End does nothing and reports false. A retry's token
-// is gone with its end, unless it was dropped: then it is held again, to be given
-// back by who knows that the call never ran.
-func (p Permit) End(now time.Time, o Outcome) bool {
+// End says how the call ended and gives its permits back. After the first, End
+// does nothing. A retry's token is gone with its end, unless it was dropped:
+// then it is held again, to be given back by who knows that the call never ran.
+func (p Permit) End(now time.Time, o Outcome) {
 	if p.d == nil {
-		return false
+		return
 	}
 	d := p.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := d.calls[p.place]
 	if c.serial != p.serial {
-		return false
+		return
 	}
 	d.calls[p.place] = call{}
 	d.free = append(d.free, p.place)
@@ -77,5 +76,4 @@ func (p Permit) End(now time.Time, o Outcome) bool {
 		d.flow.current--
 		d.learn(c, o)
 	}
-	return true
 }

@@ -61,3 +61,27 @@ func TestAnAlarmRingsForTheJobItWasSetFor(t *testing.T) {
 		})
 	}
 }
+
+// The timer may be over just as the next job begins: its ring waits for the lock.
+func TestAnAlarmThatRingsLateIsNotTheNextJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, first, second := &alarm{lane: &lane{}}, &calls{}, &calls{}
+		a.set(time.Now().Add(time.Second), first)
+		late := time.Now().Add(time.Second)
+		a.stop()
+		if c := a.overdue(late); c != nil {
+			t.Error("it rings for a job that has ended")
+		}
+		a.set(time.Now().Add(time.Minute), second)
+		if c := a.overdue(late); c != nil {
+			t.Error("it rings for a job that has just begun")
+		}
+		if c := a.overdue(time.Now().Add(time.Minute)); c != second {
+			t.Error("it does not ring for a job whose time is up")
+		}
+		if c := a.overdue(time.Now().Add(time.Hour)); c != nil {
+			t.Error("it rings twice")
+		}
+		a.end()
+	})
+}

@@ -44,8 +44,8 @@ type calls struct {
 	job   mulligan.Job // as the handler has it
 
 	mu      sync.Mutex
-	own     own                     // the permit that the handler has, unless a call has it or it has ended
-	has     bool                    // it has
+	own     own                     // the handler's permit
+	has     bool                    // the handler has it: no call has, and it has not ended
 	lent    bool                    // a call has it
 	last    int                     // of open
 	open    map[int]func(err error) // end the permits of calls that are under way

@@ -115,10 +115,11 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 }
 
 // admitUser asks the user's budget for a retry that is due, and admits it again: by
-// the record that was just read, if nothing is to be noted in it.
+// the record that was just read, if the answer came at once and nothing is to be noted.
 func (w *Worker) admitUser(ctx context.Context, d *delivery, read *mulligan.Record) (v verdict, rec *mulligan.Record) {
+	asked := w.clock.Now()
 	var err error
-	if d.place, err = w.users.Take(ctx, d.env.User, w.clock.Now(), d.deadline); err != nil {
+	if d.place, err = w.users.Take(ctx, d.env.User, asked, d.deadline); err != nil {
 		return w.unrecorded(ctx, d, err), new(mulligan.Record)
 	}
 	if d.place.Denied && d.env.Task != "" { // the retry that its task gave comes to nothing
@@ -127,8 +128,10 @@ func (w *Worker) admitUser(ctx context.Context, d *delivery, read *mulligan.Reco
 		}
 	}
 	d.now = w.clock.Now()
-	if v, store := admit(read, d.facts); v.Verb == run && !store {
-		return v, read
+	if d.now.Sub(asked) < shortWait {
+		if v, store := admit(read, d.facts); v.Verb == run && !store {
+			return v, read
+		}
 	}
 	return w.admit(ctx, d)
 }

@@ -84,10 +84,9 @@ func (l *lane) enter(ctx context.Context, d *delivery) error {
 // run.
 func (l *lane) leave(d *delivery) {
 	now := time.Now()
-	if d.permit.End(now, budget.Outcome{}) {
-		l.notice(now, "")
-	}
+	d.permit.End(now, budget.Outcome{})
 	d.token.Back(now)
+	l.notice(now, "")
 }
 
 // takeToken takes the token of a retry that is to be a nak, or returns nil.
@@ -143,7 +142,7 @@ func (d *delivery) tell(r *mulligan.Record, now time.Time) {
 // An alarm ends the permits of a handler that goes on after its time is up: one
 // that does not heed its context has its slot, but must not be the probe for ever.
 // A slot sets the same alarm for each of its jobs, one after the other: its timer
-// runs on when a job ends, and is set again only when it is over.
+// runs on when a job ends, and is set again when it is over, or for an earlier time.
 type alarm struct {
 	lane *lane
 
@@ -198,6 +197,15 @@ func (a *alarm) overdue(now time.Time) *calls {
 	a.rang = true
 	a.lane.overdue.Add(1)
 	return a.of
+}
+
+// end stops the timer when there are no more jobs.
+func (a *alarm) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Stop()
+	}
 }
 
 func (a *alarm) stop() {

@@ -3,7 +3,6 @@ package consumer
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -147,9 +146,10 @@ func (l *lane) open(ctx, hard context.Context, slots *sync.WaitGroup) {
 
 // slot runs one job after the other.
 func (l *lane) slot(ctx, hard context.Context) {
-	hard, cancel := context.WithCancel(hard) // of its own: contexts of jobs under one wait for each other
+	hard, cancel := context.WithCancel(hard) // each slot its own: children of one contend for its lock
 	defer cancel()
 	alarm := &alarm{lane: l}
+	defer alarm.end()
 	for ctx.Err() == nil {
 		var d *delivery
 		select {
@@ -403,19 +403,17 @@ func (p *pace) note(d time.Duration) {
 	p.took[n%uint64(len(p.took))].Store(int64(max(d, 1)))
 }
 
-// ahead is how many messages to have pulled: what the slots start within
-// pullSpan, going by the slowest twentieth of the last jobs.
+// ahead is how many messages to have pulled: what the slots start within pullSpan,
+// going by how long the last jobs took on average.
 func (p *pace) ahead(slots int) int {
-	var last []int64
+	var sum, n time.Duration
 	for i := range p.took {
-		if took := p.took[i].Load(); took > 0 {
-			last = append(last, took)
+		if took := time.Duration(p.took[i].Load()); took > 0 {
+			sum, n = sum+took, n+1
 		}
 	}
-	if len(last) == 0 {
+	if n == 0 {
 		return slots
 	}
-	slices.Sort(last)
-	slow := max(time.Duration(last[len(last)*95/100]), time.Microsecond)
-	return min(max(int(float64(slots)*float64(pullSpan)/float64(slow)), slots), maxPull)
+	return min(max(int(float64(slots)*float64(pullSpan)/float64(sum/n)), slots), maxPull)
 }

@@ -53,7 +53,7 @@ func Rehearse(ctx context.Context, kind mulligan.Kind, h mulligan.Handler, job m
 	if kept == nil {
 		kept = rehearse(k)
 	}
-	clear(kept.ended)
+	kept.again()
 	kept.rec.Payload = mulligan.FingerprintOf(job.Payload)
 	if job.Steps = nil; k.Effect != mulligan.Pure {
 		job.Steps = kept

@@ -55,10 +55,7 @@ func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result,
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.runs == nil { // most handlers use none
-		s.runs, s.ended, s.open = map[string]string{}, map[string]bool{}, map[string]bool{}
-	}
-	s.any = true
+	s.use()
 	s.lost = s.lost || refused == errSuperseded
 	if err == nil && refused == nil && known == nil {
 		s.runs[name], s.open[name] = run, true
@@ -67,6 +64,13 @@ func (s *steps) Begin(ctx context.Context, name string) (known *mulligan.Result,
 		err = refused
 	}
 	return known, err
+}
+
+// use notes that the attempt uses steps; most use none.
+func (s *steps) use() {
+	if s.any = true; s.runs == nil {
+		s.runs, s.ended, s.open = map[string]string{}, map[string]bool{}, map[string]bool{}
+	}
 }
 
 // begin notes in the record that a step begins, or returns what is known of it.
@@ -117,6 +121,7 @@ func (s *steps) End(ctx context.Context, name string, result []byte) (stands *mu
 	if err == nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.use()
 		s.ended[name] = true
 		delete(s.open, name)
 	}

@@ -27,7 +27,7 @@ type reading struct{ machine, server time.Time }
 // no monotonic part. How long something took is for time.Since.
 func (c *Clock) Now() time.Time { return c.At(time.Now()) }
 
-// At is what Now was, or will be, at a moment of this process.
+// At is the time at a moment of this process, by what is known now.
 func (c *Clock) At(now time.Time) time.Time {
 	r := c.set.Load()
 	if r == nil {
