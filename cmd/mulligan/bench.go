@@ -93,9 +93,11 @@ func (p *program) bench(ctx context.Context, o benchOptions, names []string) err
 		}
 		run.Results = append(run.Results, r)
 	}
-	if p.asJSON {
+	switch {
+	case err != nil && len(run.Results) == 0:
+	case p.asJSON:
 		err = errors.Join(err, p.printJSON(run))
-	} else {
+	default:
 		p.benchTable(run)
 	}
 	if missed := missedGoals(run.Results); err == nil && missed > 0 {

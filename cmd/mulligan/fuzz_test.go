@@ -60,27 +60,16 @@ func checkLine(t *testing.T, line []byte, now time.Time) {
 		}
 		return
 	}
-	again, err := json.Marshal(jobLine{Kind: job.Kind, ID: job.ID, User: job.User, Task: job.Task, TaskRetries: job.TaskRetries, Payload: orNull(job.Payload), ContentType: job.ContentType})
-	if err != nil {
-		t.Fatal(err)
+	var fields map[string]any
+	if json.Unmarshal(line, &fields) != nil {
+		t.Fatalf("%q was taken", line)
 	}
-	var fields, back map[string]any
-	if json.Unmarshal(line, &fields) != nil || json.Unmarshal(again, &back) != nil {
-		t.Fatalf("%q was taken and is %q", line, again)
-	}
-	for _, name := range []string{"kind", "id", "user", "task"} {
-		if said, ok := fields[name].(string); ok && back[name] != said || !ok && back[name] != "" {
-			t.Errorf("%q was taken with the %s %q", line, name, back[name])
+	for name, got := range map[string]string{"kind": job.Kind, "id": job.ID, "user": job.User, "task": job.Task} {
+		if said, ok := fields[name].(string); ok && got != said || !ok && got != "" {
+			t.Errorf("%q was taken with the %s %q", line, name, got)
 		}
 	}
 	if !utf8.Valid(job.Payload) || len(job.Payload) > 0 && (!bytes.Contains(line, job.Payload) || !json.Valid(job.Payload)) {
 		t.Errorf("%q was taken with the payload %q", line, job.Payload)
 	}
-}
-
-func orNull(payload []byte) []byte {
-	if len(payload) == 0 {
-		return []byte("null")
-	}
-	return payload
 }

@@ -17,15 +17,12 @@ import (
 
 // jobLine is a job as a line of a file has it.
 type jobLine struct {
-	Kind        string          `json:"kind"`
-	ID          string          `json:"id"`
-	User        string          `json:"user"`
-	Task        string          `json:"task"`
-	TaskRetries int             `json:"task_retries"`
-	Payload     json.RawMessage `json:"payload"`
-	Deadline    string          `json:"deadline"`
-	NotBefore   string          `json:"not_before"`
-	ContentType string          `json:"content_type"`
+	Kind, ID            string
+	User, Task          string
+	TaskRetries         int
+	Payload             json.RawMessage
+	Deadline, NotBefore string
+	ContentType         string
 }
 
 // parseLine reads one job. Its payload is the bytes that stand in the line.
@@ -73,10 +70,13 @@ func (l *jobLine) read(line []byte) error {
 	var seen []string
 	for d.More() {
 		t, err := d.Token()
-		if err != nil {
-			return notJSON(err)
+		name, ok := t.(string)
+		switch {
+		case err != nil:
+			return fmt.Errorf("where a field begins: %w", notJSON(err))
+		case !ok:
+			return fmt.Errorf("a field begins with its name, not with %v", t)
 		}
-		name, _ := t.(string) // the decoder lets nothing else be a name
 		to := l.field(name)
 		switch {
 		case to == nil:

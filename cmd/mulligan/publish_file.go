@@ -14,7 +14,7 @@ import (
 
 const (
 	batchJobs   = 1000
-	batchBytes  = 16 << 20 // of lines, so that large payloads do not fill the memory
+	batchBytes  = 8 << 20  // of lines, of which there are two at most, so that large payloads do not fill the memory
 	lineExtra   = 64 << 10 // of a line beside its payload
 	longFile    = 4 << 20  // bytes from which a progress bar is worth it
 	lineBuffers = 64 << 10
@@ -112,7 +112,7 @@ type readLine struct {
 // read hands out the lines until their end, or until ctx is done. Nobody waits
 // for it then: a read of standard input cannot be interrupted.
 func (f *filing) read(ctx context.Context) <-chan readLine {
-	lines := make(chan readLine, 64)
+	lines := make(chan readLine)
 	go func() {
 		for {
 			text, size, err := f.in.next()

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/nats-io/nats.go"
 
@@ -72,31 +75,53 @@ func TestAFullStreamStopsAFileWithOneLineAndASummary(t *testing.T) {
 	}
 }
 
-func TestASignalStopsAFileWithASummary(t *testing.T) {
+// While a batch is published the next is read; what a signal finds read is not sent.
+func TestASignalStopsAFileAfterTheBatchThatWasSent(t *testing.T) {
 	e, at := provisionedServer(t)
 	in, feed := io.Pipe()
-	var out, errs bytes.Buffer
+	out, printed := io.Pipe()
+	var errs bytes.Buffer
 	ctx, signal := context.WithCancel(t.Context())
 	code := make(chan int, 1)
 	go func() {
-		p := program{in: in, out: &out, err: &errs}
-		code <- p.run(ctx, at("publish", "--file", "-"))
+		p := program{in: in, out: printed, err: &errs}
+		code <- p.run(ctx, at("publish", "--json", "--file", "-"))
+		_ = printed.Close()
 	}()
-	if _, err := io.WriteString(feed, strings.Repeat(`{"kind":"llm.complete"}`+"\n", batchJobs+1)); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "a batch is stored", func() bool {
-		s, err := e.JS.Stream(t.Context(), mulligan.Topology{}.JobsStream())
-		return err == nil && s.CachedInfo().State.Msgs == batchJobs
-	})
-	if _, err := io.WriteString(feed, "\n"); err != nil { // taken once the batch is counted
-		t.Fatal(err)
+	go func() { _, _ = io.WriteString(feed, strings.Repeat(`{"kind":"llm.complete"}`+"\n", batchJobs+1)) }()
+	lines := bufio.NewScanner(out)
+	for range batchJobs { // nobody ends the input, and what became of the batch is told
+		if !lines.Scan() {
+			t.Fatal(lines.Err(), errs.String())
+		}
 	}
 	signal()
-	if c := <-code; c != exitFailed || !strings.HasPrefix(out.String(), "published 1000, ") || !strings.Contains(errs.String(), "stopped after line 1000, with 1000 published") {
-		t.Errorf("exit %d, %q, %q; want exit 1, what was published, and where it stopped", c, &out, &errs)
+	if lines.Scan() {
+		t.Errorf("after the batch: %s", lines.Text())
+	}
+	s, err := e.JS.Stream(t.Context(), mulligan.Topology{}.JobsStream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := <-code; c != exitFailed || s.CachedInfo().State.Msgs != batchJobs || !strings.Contains(errs.String(), "stopped after line 1000, with 1000 published") {
+		t.Errorf("exit %d, %q with %d stored; want exit 1 and where it stopped", c, &errs, s.CachedInfo().State.Msgs)
 	}
 	_ = feed.Close()
+}
+
+func TestWhatWasReadBeforeAReadErrorIsPublished(t *testing.T) {
+	e, at := provisionedServer(t)
+	var out, errs bytes.Buffer
+	lines := strings.Repeat(`{"kind":"llm.complete"}`+"\n", batchJobs+500)
+	p := program{in: io.MultiReader(strings.NewReader(lines), iotest.ErrReader(errors.New("the disk is gone"))), out: &out, err: &errs}
+	code := p.run(t.Context(), at("publish", "--file", "-"))
+	s, err := e.JS.Stream(t.Context(), mulligan.Topology{}.JobsStream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code != exitFailed || s.CachedInfo().State.Msgs != batchJobs+500 || !strings.HasPrefix(out.String(), "published 1500, ") || !strings.Contains(errs.String(), "read line 1501: the disk is gone") {
+		t.Errorf("exit %d, %q, %q with %d stored; want exit 1, and all lines", code, &out, &errs, s.CachedInfo().State.Msgs)
+	}
 }
 
 func TestOneErrorOfManyLinesIsOneLine(t *testing.T) {
