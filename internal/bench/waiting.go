@@ -89,9 +89,12 @@ func due() Case {
 			return p.dueAt(ctx, at, n, perSecond)
 		},
 		ours: func(ctx context.Context, f *field) ([]float64, error) {
-			const settle = 2 * time.Minute // for all to have failed before
+			const settle = 45 * time.Second // for all to have failed before
 			at := time.Now().Add(settle)
 			p, err := f.patient(ctx, n, func() error { return mulligan.After(time.Until(at), errAgain) })
+			if err == nil && !time.Now().Before(at) {
+				err = errors.Join(fmt.Errorf("not all had failed within %v", settle), p.end())
+			}
 			if err != nil {
 				return nil, err
 			}
