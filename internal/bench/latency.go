@@ -17,7 +17,7 @@ import (
 // latency publishes so many jobs a second and measures how long each takes from
 // the beginning of its publish to its handler.
 func latency(perSecond int) Case {
-	const span = 5 * time.Second
+	const span = 4 * time.Second
 	n := perSecond * int(span/time.Second)
 	return Case{
 		Name:  fmt.Sprintf("latency-%d", perSecond),
@@ -28,7 +28,7 @@ func latency(perSecond int) Case {
 		},
 		bare: func(ctx context.Context, f *field) ([]float64, error) {
 			seen := newDelays(n)
-			err := flow{perSecond: perSecond, n: n, seen: seen, publish: func(ctx context.Context, i int) error {
+			err := flow{perSecond: perSecond, n: n, seen: seen, warm: true, publish: func(ctx context.Context, i int) error {
 				m := f.message(pure, i, small)
 				stamp(m.Data, time.Now())
 				_, err := f.stores.PublishMsg(ctx, m)
@@ -43,7 +43,7 @@ func latency(perSecond int) Case {
 		},
 		ours: func(ctx context.Context, f *field) ([]float64, error) {
 			seen := newDelays(n)
-			err := flow{perSecond: perSecond, n: n, seen: seen, publish: func(ctx context.Context, i int) error {
+			err := flow{perSecond: perSecond, n: n, seen: seen, warm: true, publish: func(ctx context.Context, i int) error {
 				j := job(pure, i, small)
 				stamp(j.Payload, time.Now())
 				_, err := f.pub.Publish(ctx, j)
@@ -65,6 +65,7 @@ type flow struct {
 	publish      func(ctx context.Context, i int) error
 	consume      func(context.Context) error
 	seen         *delays
+	warm         bool // it begins once a job was seen, which does not count
 }
 
 // run returns when all have been seen.
@@ -73,6 +74,15 @@ func (w flow) run(ctx context.Context) error {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- w.consume(ctx) }()
+	if w.warm {
+		first := w.seen.warmUp()
+		if err := w.publish(ctx, w.n); err != nil {
+			return err
+		}
+		if err := event(ctx, first, ended); err != nil {
+			return err
+		}
+	}
 	failed := make(chan error, 1)
 	go func() {
 		failed <- paced(ctx, w.perSecond, w.n, func(i int) error { return w.publish(ctx, i) })
@@ -128,13 +138,26 @@ type delays struct {
 	mu   sync.Mutex
 	seen []time.Duration
 	want int
+	warm chan struct{} // closed by the next, which does not count
 }
 
 func newDelays(want int) *delays { return &delays{all: make(chan struct{}), want: want} }
 
+func (d *delays) warmUp() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.warm = make(chan struct{})
+	return d.warm
+}
+
 func (d *delays) note(delay time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.warm != nil {
+		close(d.warm)
+		d.warm = nil
+		return
+	}
 	if d.seen = append(d.seen, delay); len(d.seen) == d.want {
 		close(d.all)
 	}

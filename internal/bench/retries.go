@@ -122,7 +122,7 @@ func (f *field) allDone(ctx context.Context, n int, do func(ctx context.Context,
 // late publishes jobs of which each fails twice, and measures how much later than
 // planned each retry begins.
 func late() Case {
-	const perSecond, n = 200, 1000
+	const perSecond, n = 200, 800
 	return Case{
 		Name:     "late",
 		About:    fmt.Sprintf("%d new jobs a second that each fail twice, %d in all: how much later than it was to be each retry begins; bare: NakWithDelay", perSecond, n),

@@ -13,7 +13,7 @@ import (
 
 // scale runs jobs of 20 ms with more and more workers.
 func scale(workers int) Case {
-	const each, concurrency, takes = 1600, 16, 20 * time.Millisecond
+	const each, concurrency, takes = 2400, 16, 20 * time.Millisecond
 	return Case{
 		Name:    fmt.Sprintf("workers-%d", workers),
 		About:   fmt.Sprintf("%d workers run %d jobs of %v each, %d at once", workers, each, takes, concurrency),

@@ -63,7 +63,7 @@ func due() Case {
 		},
 		rounds: 1,
 		bare: func(ctx context.Context, f *field) ([]float64, error) {
-			const settle = 20 * time.Second // for all to be nak'd before
+			const settle = 10 * time.Second // for all to be nak'd before
 			if err := f.fillBare(ctx, pure, n, small); err != nil {
 				return nil, err
 			}
@@ -89,7 +89,7 @@ func due() Case {
 			return p.dueAt(ctx, at, n, perSecond)
 		},
 		ours: func(ctx context.Context, f *field) ([]float64, error) {
-			const settle = 45 * time.Second // for all to have failed before
+			const settle = 35 * time.Second // for all to have failed before
 			at := time.Now().Add(settle)
 			p, err := f.patient(ctx, n, func() error { return mulligan.After(time.Until(at), errAgain) })
 			if err == nil && !time.Now().Before(at) {
