@@ -184,3 +184,14 @@ func TestAFileInJSONHasOneObjectAJob(t *testing.T) {
 		t.Errorf("exit %d, %+v; want three lines, one a duplicate, one an error", c.code, got)
 	}
 }
+
+// What a line of a file costs before it is published.
+func BenchmarkALine(b *testing.B) {
+	line := []byte(`{"kind":"llm.complete","id":"job-1","payload":"` + strings.Repeat("x", 254) + `"}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parseLine(line, time.Time{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
