@@ -180,7 +180,10 @@ func (s *story) true(l *mulligan.Letter) bool {
 // timeOf is the most that the attempts of a letter's last life can have taken, with
 // the delays between them and the one that was not planned any more.
 func (s *story) timeOf(l *mulligan.Letter) (all time.Duration) {
-	p := mulligan.Policy{Attempts: s.Attempts, Total: s.Total}
+	p, err := mulligan.Policy{Attempts: s.Attempts, Total: s.Total}.Normal()
+	if err != nil {
+		panic(err) // the workers took it
+	}
 	var next time.Duration
 	over := false
 	for _, a := range l.History {
