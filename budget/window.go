@@ -71,9 +71,7 @@ func (w *window) count(at time.Duration, o Outcome) bool {
 // trips, or calls of nobody.
 func (w *window) inRow(at time.Duration, o Outcome) bool {
 	if !o.Result.failing() {
-		if w.row.all.calls > 0 { // mostly there is none
-			w.row = row{}
-		}
+		w.row = row{}
 		return false
 	}
 	if w.row.all.calls == 0 || at-w.row.began >= windowSpan {

@@ -67,7 +67,7 @@ func (l *jobLine) read(line []byte) error {
 	case first != json.Delim('{'):
 		return fmt.Errorf("a JSON object is wanted, not %.40q", line)
 	}
-	var seen []string
+	fields := l.fields()
 	for d.More() {
 		t, err := d.Token()
 		name, ok := t.(string)
@@ -77,16 +77,16 @@ func (l *jobLine) read(line []byte) error {
 		case !ok:
 			return fmt.Errorf("a field begins with its name, not with %v", t)
 		}
-		to := l.field(name)
+		i := slices.IndexFunc(fields, func(f lineField) bool { return f.name == name })
 		switch {
-		case to == nil:
-			return unknownField(name)
-		case slices.Contains(seen, name):
+		case i < 0:
+			return unknownField(fields, name)
+		case fields[i].seen:
 			return fmt.Errorf("the field %q comes twice", name)
 		}
-		seen = append(seen, name)
-		if err := d.Decode(to); err != nil {
-			return notField(name, to, err)
+		fields[i].seen = true
+		if err := d.Decode(fields[i].to); err != nil {
+			return notField(fields[i], err)
 		}
 	}
 	if _, err := d.Token(); err != nil { // its end
@@ -98,51 +98,41 @@ func (l *jobLine) read(line []byte) error {
 	return nil
 }
 
-// field is where a field goes, by its name; nil if there is none.
-func (l *jobLine) field(name string) any {
-	switch name {
-	case "kind":
-		return &l.Kind
-	case "id":
-		return &l.ID
-	case "user":
-		return &l.User
-	case "task":
-		return &l.Task
-	case "task_retries":
-		return &l.TaskRetries
-	case "payload":
-		return &l.Payload
-	case "deadline":
-		return &l.Deadline
-	case "not_before":
-		return &l.NotBefore
-	case "content_type":
-		return &l.ContentType
-	}
-	return nil
+// A lineField is a field of a line, by its name, and where it goes.
+type lineField struct {
+	name string
+	to   any
+	seen bool
 }
 
-func unknownField(name string) error {
-	for _, known := range []string{"kind", "id", "user", "task", "task_retries", "payload", "deadline", "not_before", "content_type"} {
-		if strings.EqualFold(known, name) {
-			return fmt.Errorf("unknown field %.80q; write it %q", name, known)
+func (l *jobLine) fields() []lineField {
+	return []lineField{
+		{name: "kind", to: &l.Kind}, {name: "id", to: &l.ID}, {name: "user", to: &l.User}, {name: "task", to: &l.Task},
+		{name: "task_retries", to: &l.TaskRetries}, {name: "payload", to: &l.Payload},
+		{name: "deadline", to: &l.Deadline}, {name: "not_before", to: &l.NotBefore}, {name: "content_type", to: &l.ContentType},
+	}
+}
+
+func unknownField(fields []lineField, name string) error {
+	for _, f := range fields {
+		if strings.EqualFold(f.name, name) {
+			return fmt.Errorf("unknown field %.80q; write it %q", name, f.name)
 		}
 	}
 	return fmt.Errorf("unknown field %.80q", name)
 }
 
 // notField says why a field cannot be read into what it is for.
-func notField(name string, to any, err error) error {
+func notField(f lineField, err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
 		return notJSON(err)
 	}
 	want := "text"
-	if _, whole := to.(*int); whole {
+	if _, whole := f.to.(*int); whole {
 		want = "a whole number"
 	}
-	return fmt.Errorf("%q is a %s; %s is wanted", name, wrong.Value, want)
+	return fmt.Errorf("%q is a %s; %s is wanted", f.name, wrong.Value, want)
 }
 
 func notJSON(err error) error {

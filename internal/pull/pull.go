@@ -192,13 +192,7 @@ func (p *pull) follow(changes <-chan nats.Status) error {
 	silence := time.NewTimer(quiet)
 	defer silence.Stop()
 	for p.left > 0 {
-		select {
-		case m := <-p.came: // mostly there are more
-			if over, err := p.hand(m); over {
-				return err
-			}
-			continue
-		default:
+		if len(p.came) == 0 { // mostly there are more
 			silence.Reset(quiet)
 		}
 		select {
