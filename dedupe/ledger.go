@@ -6,6 +6,7 @@ package dedupe
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -60,23 +61,64 @@ func (l *Ledger) Update(ctx context.Context, name call.Update, key string, apply
 
 // A Sight is a record as its holder last saw it; the zero Sight is none. It is not
 // safe for concurrent use.
-type Sight = cas.Sight
+type Sight struct {
+	stored cas.Sight
+	record *mulligan.Record // what is stored, decoded; nil if that was not done, or there is none
+}
 
 // Unwritten is the sight of a key that is taken for one without a record.
-func Unwritten() Sight { return cas.Unwritten() }
+func Unwritten() Sight { return Sight{stored: cas.Unwritten()} }
 
 // UpdateSeen is Update for one who has seen the record before. It reads it only if
 // it has changed since, or if apply stores nothing, and afterwards seen is what
 // there is now. One call of the server is saved, and nothing of what Update
-// promises.
+// promises. A record that apply was given is not to be changed once apply has
+// returned.
 func (l *Ledger) UpdateSeen(ctx context.Context, name call.Update, key string, seen *Sight, apply func(r *mulligan.Record) (store bool)) error {
-	return l.bucket.UpdateSeen(ctx, name, key, seen, func(value []byte) (cas.Change, error) {
-		r, err := decode(key, value)
-		if err != nil {
-			return cas.Change{}, err
+	known := seen.record // of the first value that apply is asked about, if that is the one seen
+	err := l.bucket.UpdateSeen(ctx, name, key, &seen.stored, func(value []byte) (cas.Change, error) {
+		r, err := known, error(nil)
+		if known = nil; r == nil {
+			if r, err = decode(key, value); err != nil {
+				return cas.Change{}, err
+			}
 		}
-		return changed(r, apply), nil
+		mine := clone(r) // apply may change what it does not store
+		c := changed(mine, apply)
+		switch {
+		case c.Value != nil:
+			seen.record = mine
+		case c.None:
+			seen.record = nil
+		default:
+			seen.record = r
+		}
+		return c, nil
 	})
+	if err != nil {
+		seen.record = nil
+	}
+	return err
+}
+
+// clone copies a record so that a change of the copy is none of the record. The
+// bytes that both have nobody changes.
+func clone(r *mulligan.Record) *mulligan.Record {
+	c := *r
+	c.Steps, c.Changes, c.History = slices.Clone(r.Steps), slices.Clone(r.Changes), slices.Clone(r.History)
+	c.Start, c.Move, c.Result = copied(r.Start), copied(r.Move), copied(r.Result)
+	for i := range c.Steps {
+		c.Steps[i].Result = copied(c.Steps[i].Result)
+	}
+	return &c
+}
+
+func copied[T any](of *T) *T {
+	if of == nil {
+		return nil
+	}
+	c := *of
+	return &c
 }
 
 // Replace is Update for a person who knows what became of the key: a record that

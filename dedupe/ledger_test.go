@@ -171,6 +171,60 @@ func TestADecisionIsMadeAgainFromTheRecordJustRead(t *testing.T) {
 	}
 }
 
+// Who has seen a record is given what a reader would be: also after it changed what
+// it did not store, and after another has changed the record or removed it.
+func TestWhoHasSeenARecordIsGivenWhatIsStored(t *testing.T) {
+	d := open(t, natstest.Server(t))
+	var seen dedupe.Sight
+	mess := func(r *mulligan.Record) {
+		r.Attempts, r.Move.Address, r.History[0].Run = 99, "mess", "mess"
+	}
+	moved := func(run string) func(r *mulligan.Record) bool {
+		return func(r *mulligan.Record) bool {
+			r.Move = &mulligan.Move{Address: "JOBS:7", Verb: mulligan.Nak}
+			return fail(run)(r)
+		}
+	}
+	for _, step := range []struct {
+		name  string
+		other func() error
+		apply func(r *mulligan.Record) bool
+	}{
+		{name: "nothing was seen", apply: moved("r1")},
+		{name: "it was stored", apply: func(r *mulligan.Record) bool { mess(r); return false }},
+		{name: "it was left, though changed", apply: moved("r2")},
+		{name: "it was stored again", apply: func(r *mulligan.Record) bool { r.Move.Address = "JOBS:8"; return true }},
+		{name: "another has changed it", other: func() error { return d.Update(t.Context(), "other", key, moved("r3")) }, apply: moved("r4")},
+		{name: "another has removed it", other: func() error { return d.kv.Delete(t.Context(), key) }, apply: moved("r5")},
+		{name: "it was made anew", apply: func(r *mulligan.Record) bool { *r = mulligan.Record{}; return true }},
+		{name: "it was taken away", apply: moved("r6")},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			if step.other != nil {
+				if err := step.other(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := d.load(t)
+			if want == nil {
+				want = new(mulligan.Record)
+			}
+			var given mulligan.Record
+			err := d.UpdateSeen(t.Context(), "step", key, &seen, func(r *mulligan.Record) bool {
+				decoded, err := mulligan.DecodeRecord(r.Encode()) // a copy, before it is changed
+				if err != nil {
+					t.Error(err)
+				}
+				given = *decoded
+				return step.apply(r)
+			})
+			if err != nil || !reflect.DeepEqual(given, *want) {
+				t.Errorf("apply was last given %+v, %v; want %+v", given, err, *want)
+			}
+		})
+	}
+}
+
 func TestAKeyWhoseRecordIsGoneStartsAnew(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, d *desk) error{
 		"a record that was deleted": func(t *testing.T, d *desk) error { return d.kv.Delete(t.Context(), key) },
