@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -71,7 +72,7 @@ type HTTPTarget struct {
 	Headers map[string]string
 
 	once      sync.Once
-	url       *url.URL
+	call      http.Request // what all requests have in common
 	bad       error
 	transport *http.Transport
 }
@@ -83,10 +84,7 @@ const (
 	httpExcerpt = 200     // of an answer's body, what its error shows
 )
 
-var (
-	httpHeaderName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-	httpPrintable  = regexp.MustCompile(`^[!-~]([ -~]*[!-~])?$`)
-)
+var httpHeaderName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 // Validate reports, as an error that says what to do, why t cannot be called.
 func (t *HTTPTarget) Validate() error {
@@ -112,7 +110,7 @@ func (t *HTTPTarget) Validate() error {
 			return fmt.Errorf("http header %s follows from the payload; leave it out", name)
 		case seen[canonical]:
 			return fmt.Errorf("http header %.80s is set twice; keep one", canonical)
-		case value != "" && !httpPrintable.MatchString(value):
+		case value != "" && !httpPrintable(value):
 			return fmt.Errorf("http header %.80s has a value that is not printable ASCII, or begins or ends with a space", name)
 		}
 		seen[canonical] = true
@@ -148,10 +146,10 @@ func (t *HTTPTarget) Handle(ctx context.Context, job *mulligan.Job) ([]byte, err
 	var wire httpWire
 	resp, err := t.transport.RoundTrip(t.request(wire.watch(ctx), job))
 	if err != nil {
-		return nil, wire.failed(httpNoAnswer(ctx, t.url.Host, err))
+		return nil, wire.failed(httpNoAnswer(ctx, t.call.URL.Host, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	return httpAnswered(ctx, t.url.Host, resp)
+	return httpAnswered(ctx, t.call.URL.Host, resp)
 }
 
 func (t *HTTPTarget) timeout() time.Duration {
@@ -165,7 +163,22 @@ func (t *HTTPTarget) open() {
 	if t.bad = t.Validate(); t.bad != nil {
 		return
 	}
-	t.url, t.bad = url.Parse(t.URL)
+	t.call.Method, t.call.Header = http.MethodPost, http.Header{"User-Agent": {"mulligan"}}
+	if t.call.URL, t.bad = url.Parse(t.URL); t.bad != nil {
+		return
+	}
+	t.call.Host = t.call.URL.Host
+	if u := t.call.URL.User; u != nil {
+		password, _ := u.Password()
+		t.call.SetBasicAuth(u.Username(), password)
+	}
+	for name, value := range t.Headers {
+		if http.CanonicalHeaderKey(name) == "Host" {
+			t.call.Host = value
+			continue
+		}
+		t.call.Header.Set(name, value)
+	}
 	t.transport = &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		// The transport goes on dialing when the call is over, for the next one:
@@ -181,61 +194,70 @@ func (t *HTTPTarget) open() {
 
 func (t *HTTPTarget) request(ctx context.Context, job *mulligan.Job) *http.Request {
 	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(job.Payload)), nil }
-	req := &http.Request{
-		Method: http.MethodPost, URL: t.url, Host: t.url.Host, Header: t.header(job),
-		ContentLength: int64(len(job.Payload)), GetBody: body,
-	}
+	req := t.call.WithContext(ctx)
+	req.Header, req.ContentLength, req.GetBody = t.header(job), int64(len(job.Payload)), body
 	req.Body, _ = body() // cannot fail
 	if len(job.Payload) == 0 {
 		req.Body = http.NoBody
 	}
-	if u := t.url.User; u != nil {
-		password, _ := u.Password()
-		req.SetBasicAuth(u.Username(), password)
-	}
-	for name, value := range t.Headers {
-		if http.CanonicalHeaderKey(name) == "Host" {
-			req.Host = value
-			continue
-		}
-		req.Header.Set(name, value)
-	}
-	return req.WithContext(ctx)
+	return req
 }
 
+// header is that of a job: its own, and over it those that all requests have.
 func (t *HTTPTarget) header(job *mulligan.Job) http.Header {
-	h := http.Header{"User-Agent": {"mulligan"}, "Content-Type": {httpContentType(job)}}
-	// In lower case on purpose. When a connection breaks, Go's transport posts
-	// again by itself whatever has an "Idempotency-Key", a retry that no record
-	// would show; it does not look for this spelling, and servers read both.
-	h["idempotency-key"] = []string{job.Key()}
-	for name, value := range map[string]string{
-		"Mulligan-Kind": job.Kind, "Mulligan-Id": job.ID, "Mulligan-User": job.User, "Mulligan-Task": job.Task,
-	} {
-		if value != "" {
-			h.Set(name, httpText(value))
+	trace := job.TraceParent
+	if !httpPrintable(trace) {
+		trace = ""
+	}
+	own := [...]struct{ name, value string }{
+		{"Content-Type", httpContentType(job)},
+		// In lower case on purpose. When a connection breaks, Go's transport posts
+		// again by itself whatever has an "Idempotency-Key", a retry that no record
+		// would show; it does not look for this spelling, and servers read both.
+		{"idempotency-key", job.Key()},
+		{"Mulligan-Kind", httpText(job.Kind)},
+		{"Mulligan-Id", httpText(job.ID)},
+		{"Mulligan-User", httpText(job.User)},
+		{"Mulligan-Task", httpText(job.Task)},
+		{"Mulligan-Attempt", strconv.Itoa(job.Attempt)},
+		{"Mulligan-Attempts-Max", strconv.Itoa(job.AttemptsMax)},
+		{"Traceparent", trace},
+	}
+	h := http.Header{}
+	values := make([]string, len(own))
+	for i, f := range own {
+		if f.value != "" {
+			values[i] = f.value
+			h[f.name] = values[i : i+1 : i+1]
 		}
 	}
-	h.Set("Mulligan-Attempt", strconv.Itoa(job.Attempt))
-	h.Set("Mulligan-Attempts-Max", strconv.Itoa(job.AttemptsMax))
-	if httpPrintable.MatchString(job.TraceParent) {
-		h.Set("Traceparent", job.TraceParent)
-	}
+	maps.Copy(h, t.call.Header)
 	return h
 }
 
 // httpText is s as a header's value: itself if it is printable ASCII and does
-// not look like the encoded form, else its token.
+// not look like the encoded form, else its token; nothing stays nothing.
 func httpText(s string) string {
-	if httpPrintable.MatchString(s) && !strings.HasPrefix(s, "=") {
+	if s == "" || httpPrintable(s) && !strings.HasPrefix(s, "=") {
 		return s
 	}
 	return mulligan.Token(s)
 }
 
+// httpPrintable reports whether s is some printable ASCII that neither begins nor
+// ends with a space.
+func httpPrintable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return s != "" && s[0] != ' ' && s[len(s)-1] != ' '
+}
+
 func httpContentType(job *mulligan.Job) string {
 	switch {
-	case httpPrintable.MatchString(job.ContentType):
+	case httpPrintable(job.ContentType):
 		return job.ContentType
 	case json.Valid(job.Payload):
 		return "application/json"

@@ -1,9 +1,13 @@
 package consumer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -99,4 +103,42 @@ func BenchmarkAFailedAttempt(b *testing.B) {
 		d.permit.End(now, budget.OutcomeOf(context.Canceled)) // tells nothing: the breaker is not what is measured
 		asked.settle(b.Context(), verdict{Verb: spend})
 	}
+}
+
+// What an HTTP target adds to a call of an endpoint that answers at once. Bare is an
+// http.Client that sends the same body and its key.
+func BenchmarkAnHTTPCall(b *testing.B) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // the client says if it broke
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	b.Cleanup(s.Close)
+	job := &mulligan.Job{Kind: "llm.complete", ID: "job-1", Attempt: 1, AttemptsMax: 5, Payload: make([]byte, 256)}
+	b.Run("bare", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.URL, bytes.NewReader(job.Payload))
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.Header.Set("Idempotency-Key", job.ID)
+			resp, err := s.Client().Do(r)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := io.ReadAll(resp.Body); err != nil {
+				b.Fatal(err)
+			}
+			_ = resp.Body.Close()
+		}
+	})
+	b.Run("mulligan", func(b *testing.B) {
+		target := &HTTPTarget{URL: s.URL}
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := target.Handle(b.Context(), job); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
