@@ -45,12 +45,11 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 	}
 	d.policy, d.effect = &k.Policy, k.Effect
 	d.noKey, d.keyTTL = d.env.Generated && k.Effect.NeedsID(), k.KeyTTL
-	rec := new(mulligan.Record)
-	v := verdict{Verb: run}
 	if d.isNew() && (k.Effect == mulligan.Pure && !d.budgeted() || d.marks()) {
 		d.seen = dedupe.Unwritten() // what is written of it first will show whether that is so
 	}
 	atOnce := d.runsAtOnce(k.Effect, w.clock.Now())
+	v, rec := verdict{Verb: run}, new(mulligan.Record)
 	if !atOnce {
 		v, rec = w.admit(ctx, d)
 	}
@@ -93,7 +92,6 @@ func (d *delivery) runsAtOnce(e mulligan.Effect, now time.Time) bool {
 // ledger cannot be reached the job waits here; nothing runs unprotected.
 func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mulligan.Record) {
 	d.identify()
-	rec = new(mulligan.Record)
 	decided := false // here, not by whoever had the message before
 	err := w.ledger.UpdateSeen(ctx, "admit", d.env.RecordKey(), &d.seen, func(r *mulligan.Record) (store bool) {
 		d.now = w.clock.Now()
@@ -104,10 +102,10 @@ func (w *Worker) admit(ctx context.Context, d *delivery) (v verdict, rec *mullig
 		// spend the message for it that must be certain.
 		return store || v.Verb == spend && v.Reason != mulligan.KeyConflict
 	})
-	d.deadline = later(d.deadline, rec.Deadline)
 	if err != nil {
 		return w.unrecorded(ctx, d, err), new(mulligan.Record)
 	}
+	d.deadline = later(d.deadline, rec.Deadline)
 	if decided || v.Reason == mulligan.KeyConflict || v.Verb == wait {
 		w.report(d, rec.Attempts, v)
 	}

@@ -83,15 +83,15 @@ func (l *Ledger) UpdateSeen(ctx context.Context, name call.Update, key string, s
 				return cas.Change{}, err
 			}
 		}
-		mine := clone(r) // apply may change what it does not store
-		c := changed(mine, apply)
+		if seen.record = nil; value != nil {
+			seen.record, r = r, clone(r) // apply may change what it does not store
+		}
+		c := changed(r, apply)
 		switch {
 		case c.Value != nil:
-			seen.record = mine
+			seen.record = r
 		case c.None:
 			seen.record = nil
-		default:
-			seen.record = r
 		}
 		return c, nil
 	})
