@@ -49,8 +49,11 @@ func (w *Worker) do(ctx context.Context, d *delivery) {
 		d.seen = dedupe.Unwritten() // what is written of it first will show whether that is so
 	}
 	atOnce := d.runsAtOnce(k.Effect, w.clock.Now())
-	v, rec := verdict{Verb: run}, new(mulligan.Record)
-	if !atOnce {
+	var v verdict
+	var rec *mulligan.Record
+	if atOnce {
+		v.Verb, rec = run, new(mulligan.Record)
+	} else {
 		v, rec = w.admit(ctx, d)
 	}
 	if v.Verb == suspect {

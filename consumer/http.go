@@ -67,8 +67,8 @@ type HTTPTarget struct {
 	// Timeout bounds one call, its answer's body included; zero means ten
 	// seconds.
 	Timeout time.Duration
-	// Headers are added to each request, on top of the content type. They
-	// cannot replace Idempotency-Key or the Mulligan headers.
+	// Headers are added to each request, over its own: they can replace the content
+	// type, but not Idempotency-Key or the Mulligan headers.
 	Headers map[string]string
 
 	once      sync.Once

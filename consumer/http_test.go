@@ -195,17 +195,27 @@ func TestHTTPRequestCarriesTheJob(t *testing.T) {
 		{"an ID with a space fits a header", func(j *mulligan.Job) { j.ID = "order 42" }, nil, map[string]string{"Mulligan-Id": "order 42"}},
 		{"an ID that looks like a token is not taken for one", func(j *mulligan.Job) { j.ID = "=b3JkZXI" }, nil, map[string]string{"Mulligan-Id": mulligan.Token("=b3JkZXI")}},
 		{"the job's content type goes along", func(j *mulligan.Job) { j.ContentType = "text/csv" }, nil, map[string]string{"Content-Type": "text/csv"}},
+		{"a content type that begins or ends with a space is none", func(j *mulligan.Job) { j.ContentType = "text/csv " }, nil, map[string]string{"Content-Type": "application/json"}},
 		{"a payload that is not JSON is bytes", func(j *mulligan.Job) { j.Payload = []byte("{") }, nil, map[string]string{"Content-Type": "application/octet-stream"}},
 		{"an empty payload is a body of no bytes", func(j *mulligan.Job) { j.Payload = nil }, nil,
 			map[string]string{"Content-Type": "application/octet-stream", "Content-Length": "0"}},
-		{"configured headers come on top", func(*mulligan.Job) {}, map[string]string{"x-team": "mail", "Content-Type": "application/cloudevents+json", "Host": "mail.example"},
-			map[string]string{"X-Team": "mail", "Content-Type": "application/cloudevents+json", "Host": "mail.example"}},
+		{"a trace that is none is left out", func(j *mulligan.Job) { j.TraceParent = "00-\r\nX: y" }, nil, map[string]string{"Traceparent": "", "X": ""}},
+		{"the URL's user comes as basic authentication", func(*mulligan.Job) {}, nil, map[string]string{"Authorization": "Basic YWRhOnNlY3JldA=="}},
+		{"a configured authorization goes over the URL's", func(*mulligan.Job) {}, map[string]string{"authorization": "Bearer t"}, map[string]string{"Authorization": "Bearer t"}},
+		{"configured headers come on top", func(*mulligan.Job) {},
+			map[string]string{"x-team": "mail", "Content-Type": "application/cloudevents+json", "Host": "mail.example", "traceparent": "mine", "User-Agent": "us"},
+			map[string]string{"X-Team": "mail", "Content-Type": "application/cloudevents+json", "Host": "mail.example", "Traceparent": "mine", "User-Agent": "us"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			job := full
 			c.change(&job)
-			target := &HTTPTarget{URL: target.URL, Headers: c.headers}
+			target := &HTTPTarget{URL: strings.Replace(target.URL, "://", "://ada:secret@", 1), Headers: c.headers}
 			if err := target.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			before := full
+			before.User, before.Task = "before", "before"
+			if _, err := target.Handle(t.Context(), &before); err != nil { // leaves nothing behind
 				t.Fatal(err)
 			}
 			result, err := target.Handle(t.Context(), &job)

@@ -56,7 +56,13 @@ func (l *Ledger) Load(ctx context.Context, key string) (*mulligan.Record, error)
 //
 // The name is that of the step, for tests that stop there.
 func (l *Ledger) Update(ctx context.Context, name call.Update, key string, apply func(r *mulligan.Record) (store bool)) error {
-	return l.UpdateSeen(ctx, name, key, new(Sight), apply)
+	return l.bucket.Update(ctx, name, key, func(value []byte) (cas.Change, error) {
+		r, err := decode(key, value)
+		if err != nil {
+			return cas.Change{}, err
+		}
+		return changed(r, apply), nil
+	})
 }
 
 // A Sight is a record as its holder last saw it; the zero Sight is none. It is not
@@ -72,10 +78,12 @@ func Unwritten() Sight { return Sight{stored: cas.Unwritten()} }
 // UpdateSeen is Update for one who has seen the record before. It reads it only if
 // it has changed since, or if apply stores nothing, and afterwards seen is what
 // there is now. One call of the server is saved, and nothing of what Update
-// promises. A record that apply was given is not to be changed once apply has
-// returned.
+// promises. A record that apply had stored is not to be changed afterwards; one that
+// it left is its own.
 func (l *Ledger) UpdateSeen(ctx context.Context, name call.Update, key string, seen *Sight, apply func(r *mulligan.Record) (store bool)) error {
 	known := seen.record // of the first value that apply is asked about, if that is the one seen
+	seen.record = nil
+	var now *mulligan.Record
 	err := l.bucket.UpdateSeen(ctx, name, key, &seen.stored, func(value []byte) (cas.Change, error) {
 		r, err := known, error(nil)
 		if known = nil; r == nil {
@@ -83,20 +91,20 @@ func (l *Ledger) UpdateSeen(ctx context.Context, name call.Update, key string, s
 				return cas.Change{}, err
 			}
 		}
-		if seen.record = nil; value != nil {
-			seen.record, r = r, clone(r) // apply may change what it does not store
+		if now = nil; value != nil {
+			now, r = r, clone(r) // apply may change what it does not store
 		}
 		c := changed(r, apply)
 		switch {
 		case c.Value != nil:
-			seen.record = r
+			now = r
 		case c.None:
-			seen.record = nil
+			now = nil
 		}
 		return c, nil
 	})
-	if err != nil {
-		seen.record = nil
+	if err == nil {
+		seen.record = now
 	}
 	return err
 }

@@ -172,36 +172,52 @@ func TestADecisionIsMadeAgainFromTheRecordJustRead(t *testing.T) {
 }
 
 // Who has seen a record is given what a reader would be: also after it changed what
-// it did not store, and after another has changed the record or removed it.
+// it did not store, after another has changed the record or removed it, and after an
+// update that did not come to its end.
 func TestWhoHasSeenARecordIsGivenWhatIsStored(t *testing.T) {
 	d := open(t, natstest.Server(t))
 	var seen dedupe.Sight
-	mess := func(r *mulligan.Record) {
-		r.Attempts, r.Move.Address, r.History[0].Run = 99, "mess", "mess"
-	}
 	moved := func(run string) func(r *mulligan.Record) bool {
 		return func(r *mulligan.Record) bool {
 			r.Move = &mulligan.Move{Address: "JOBS:7", Verb: mulligan.Nak}
 			return fail(run)(r)
 		}
 	}
+	mess := func(r *mulligan.Record) bool {
+		r.Attempts = 99
+		if r.Move != nil {
+			r.Move.Address, r.History[0].Run = "mess", "mess"
+		}
+		return false
+	}
+	other := func(apply func(r *mulligan.Record) bool) func() error {
+		return func() error { return d.Update(t.Context(), "other", key, apply) }
+	}
+	remove := func() error { return d.kv.Delete(t.Context(), key) }
 	for _, step := range []struct {
-		name  string
-		other func() error
-		apply func(r *mulligan.Record) bool
+		name   string
+		before func() error
+		apply  func(r *mulligan.Record) bool
+		stop   string // where it is cut short
 	}{
 		{name: "nothing was seen", apply: moved("r1")},
-		{name: "it was stored", apply: func(r *mulligan.Record) bool { mess(r); return false }},
+		{name: "it was stored", apply: mess},
 		{name: "it was left, though changed", apply: moved("r2")},
 		{name: "it was stored again", apply: func(r *mulligan.Record) bool { r.Move.Address = "JOBS:8"; return true }},
-		{name: "another has changed it", other: func() error { return d.Update(t.Context(), "other", key, moved("r3")) }, apply: moved("r4")},
-		{name: "another has removed it", other: func() error { return d.kv.Delete(t.Context(), key) }, apply: moved("r5")},
+		{name: "another has changed it", before: other(moved("r3")), apply: moved("r4")},
+		{name: "another has removed it", before: remove, apply: moved("r5")},
+		{name: "it is removed and left", before: remove, apply: mess},
+		{name: "it is stored after that", apply: moved("r6")},
+		{name: "it is cut short before it is stored", apply: moved("r7"), stop: "step.store before"},
+		{name: "another has changed it after that", before: other(moved("r8")), apply: moved("r9")},
+		{name: "it is cut short before it is read", before: other(moved("r10")), apply: mess, stop: "step.load before"},
+		{name: "another has changed it before that", apply: moved("r11")},
 		{name: "it was made anew", apply: func(r *mulligan.Record) bool { *r = mulligan.Record{}; return true }},
-		{name: "it was taken away", apply: moved("r6")},
+		{name: "it was taken away", apply: moved("r12")},
 	} {
 		t.Run(step.name, func(t *testing.T) {
-			if step.other != nil {
-				if err := step.other(); err != nil {
+			if step.before != nil {
+				if err := step.before(); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -209,19 +225,52 @@ func TestWhoHasSeenARecordIsGivenWhatIsStored(t *testing.T) {
 			if want == nil {
 				want = new(mulligan.Record)
 			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ctx = call.With(ctx, func(point string) {
+				if point == step.stop {
+					cancel()
+				}
+			})
 			var given mulligan.Record
-			err := d.UpdateSeen(t.Context(), "step", key, &seen, func(r *mulligan.Record) bool {
-				decoded, err := mulligan.DecodeRecord(r.Encode()) // a copy, before it is changed
+			err := d.UpdateSeen(ctx, "step", key, &seen, func(r *mulligan.Record) bool {
+				copied, err := mulligan.DecodeRecord(r.Encode()) // before it is changed
 				if err != nil {
 					t.Error(err)
 				}
-				given = *decoded
+				given = *copied
 				return step.apply(r)
 			})
+			if step.stop != "" {
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("got %v, want it cut short", err)
+				}
+				return
+			}
 			if err != nil || !reflect.DeepEqual(given, *want) {
 				t.Errorf("apply was last given %+v, %v; want %+v", given, err, *want)
 			}
 		})
+	}
+}
+
+// What was stored is not decoded again: the bytes that apply is given are those that
+// it had stored.
+func TestARecordThatWasSeenIsKeptDecoded(t *testing.T) {
+	d := open(t, natstest.Server(t))
+	var seen dedupe.Sight
+	payload := []byte("changed")
+	for range 3 {
+		err := d.UpdateSeen(t.Context(), "step", key, &seen, func(r *mulligan.Record) bool {
+			if r.Changed != nil && &r.Changed[0] != &payload[0] {
+				t.Error("it was decoded again")
+			}
+			r.State, r.Changed = mulligan.Live, payload
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
