@@ -23,6 +23,7 @@ const (
 	downstreamPort = ":8080"
 	httpPort       = ":8081"
 	httpToken      = "of the sandbox" // of Mulligan's HTTP
+	serverLimit    = "GOMEMLIMIT=768MiB"
 )
 
 // cast says what runs in each place.
@@ -36,6 +37,7 @@ func (r *rig) cast() error {
 			return err
 		}
 		r.processes[name].args = []string{r.program(programNATS), "-c", file}
+		r.processes[name].env = []string{serverLimit} // else its heap may be twice what it needs
 	}
 	for _, name := range workers() {
 		for version := 1; version <= 2; version++ {

@@ -26,9 +26,9 @@ const overloadTimes = 3
 const (
 	publishP99 = 2 * time.Second
 	publishMax = 5*time.Second + 500*time.Millisecond
-	// A process of ours has in hand what its slots will start within a second, and
-	// the payloads of requests, 128 MiB at most; a server has blocks of messages and
-	// an index of keys.
+	// A process of ours has in hand what its slots will start within a quarter of a
+	// second, and the payloads of requests, 128 MiB at most; a server has blocks of
+	// messages and an index of keys, and is told how much of a heap that may be.
 	oursMost   = 512 << 20
 	serverMost = 1 << 30
 )
