@@ -193,8 +193,8 @@ func (l *lane) do(hard context.Context, d *delivery) {
 
 func (l *lane) giveBack(d *delivery, why string) {
 	if l.w.hand.begin(d, time.Now()) {
-		_ = d.msg.Nak() // lost, it comes back after AckWait
-		l.w.hand.drop(d)
+		// Let go of before: it may be delivered again at once, to this worker, too.
+		_ = l.w.hand.release(d).Nak() // lost, it comes back after AckWait
 		l.w.Metrics.GivenBack(d.env.Kind, why)
 	}
 	l.leave(d)
