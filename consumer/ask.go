@@ -69,7 +69,7 @@ func (a *askOnce) take(ctx context.Context, v verdict) error {
 // was pulled among the retries that are due comes back there, where nothing is
 // pulled without a token.
 func (a *askOnce) takeNak() bool {
-	if !a.k.naks.Take(a.here, a.here.Add(a.delay), int(a.d.lane.peers.Load())) {
+	if !a.k.naks.Take(a.here, a.here.Add(a.delay)) {
 		return false
 	}
 	if a.d.from == a.d.lane.due {
@@ -80,7 +80,7 @@ func (a *askOnce) takeNak() bool {
 		after = budget.Throttled
 	}
 	if a.token = a.d.lane.takeToken(a.here, after); a.token == nil {
-		a.k.naks.Back(a.here, a.here.Add(a.delay))
+		a.k.naks.Back(a.here.Add(a.delay))
 	}
 	return a.token != nil
 }
@@ -113,7 +113,7 @@ func (a *askOnce) takeTask(ctx context.Context, v verdict) error {
 // settle gives back what was taken if it came to something else.
 func (a *askOnce) settle(ctx context.Context, v verdict) {
 	if a.nak && v.Verb != nak {
-		a.k.naks.Back(a.here, a.here.Add(a.delay))
+		a.k.naks.Back(a.here.Add(a.delay))
 		a.token.Back(a.here)
 	}
 	a.w.Metrics.NaksWaiting(a.k.Name, a.k.naks.Waiting(time.Now()))

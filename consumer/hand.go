@@ -37,6 +37,7 @@ type delivery struct {
 	signed time.Time // when the server last had a sign of it
 	taken  bool      // by a slot
 	begun  bool
+	rests  *time.Timer // until its nak is sent; nil while none is planned
 }
 
 // open reads a message that was pulled. What is not a job is a delivery too.
@@ -134,12 +135,37 @@ func (h *hand) release(d *delivery) *nats.Msg {
 	return d.msg
 }
 
+// drop lets go of d, unless it waits for its nak.
 func (h *hand) drop(d *delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.held[d.address] == d {
+	if h.held[d.address] == d && d.rests == nil {
 		delete(h.held, d.address)
 	}
+}
+
+// rest keeps d for a while, without a slot, and has nak called then, unless d was
+// given back before. It reports false if that has happened by now.
+func (h *hand) rest(d *delivery, wait time.Duration, nak func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held[d.address] != d {
+		return false
+	}
+	d.rests = time.AfterFunc(wait, func() {
+		if h.rested(d) {
+			nak()
+		}
+	})
+	return true
+}
+
+// rested ends the rest of d, and reports whether it is still held.
+func (h *hand) rested(d *delivery) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d.rests = nil
+	return h.held[d.address] == d
 }
 
 // sign gives the server a sign of each message, but gives back those that have
@@ -175,13 +201,22 @@ func (h *hand) count(l *lane) (n int) {
 	return n
 }
 
-// giveBackAll returns every message to the server and says how many had begun.
+// giveBackAll returns every message to the server and says how many had begun and
+// not ended. One that waited for its nak comes too early then: who is given it finds
+// in its record when it is due.
 func (h *hand) giveBackAll() (begun int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range h.held {
-		_ = d.msg.Nak() // lost, it comes back after AckWait
-		if d.begun {
+		msg := d.msg
+		if d.latest != nil {
+			msg = d.latest
+		}
+		_ = msg.Nak() // lost, it comes back after AckWait
+		switch {
+		case d.rests != nil:
+			d.rests.Stop()
+		case d.begun:
 			begun++
 		}
 	}

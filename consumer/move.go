@@ -24,10 +24,7 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 			w.unmoved(d, v, err)
 		}
 	case nak:
-		msg := w.hand.release(d)
-		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, w.clock.Until(v.Due)) }); err != nil {
-			w.unmoved(d, v, err)
-		}
+		w.nak(ctx, d, v)
 	case park:
 		w.move(ctx, d, v, w.parked(d, "park", v.Due))
 	case deferred:
@@ -42,6 +39,22 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 	case settle:
 		// Another id: the message may have been spent before, as in doubt.
 		w.move(ctx, d, v, w.spent(d, v, "settle"))
+	}
+}
+
+// nak has the server redeliver d, to whichever worker, when that is due. A retry
+// stays here until then: the server has one timer for all delayed naks of a consumer,
+// and each that comes sets it back, so that many are seconds late.
+func (w *Worker) nak(ctx context.Context, d *delivery, v verdict) {
+	send := func(delay time.Duration) {
+		msg := w.hand.release(d)
+		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, delay) }); err != nil {
+			w.unmoved(d, v, err)
+		}
+	}
+	delay := w.clock.Until(v.Due)
+	if delay <= 0 || !d.retry || !w.hand.rest(d, delay, func() { send(0) }) {
+		send(delay)
 	}
 }
 

@@ -158,7 +158,7 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // drain waits for the lanes, for as long as the grace period lasts, then stops
-// their handlers and gives back what they still hold.
+// their handlers. It gives back what is still in hand.
 func (w *Worker) drain(lanes *sync.WaitGroup, stop context.CancelFunc) error {
 	drained := make(chan struct{})
 	go func() {
@@ -169,14 +169,15 @@ func (w *Worker) drain(lanes *sync.WaitGroup, stop context.CancelFunc) error {
 	if grace == 0 {
 		grace = defaultGrace
 	}
-	if closes(drained, grace) {
-		return nil
-	}
-	stop()
-	if closes(drained, stopWait) {
-		return nil
+	stopped := closes(drained, grace)
+	if !stopped {
+		stop()
+		stopped = closes(drained, stopWait)
 	}
 	n := w.hand.giveBackAll()
+	if stopped {
+		return nil
+	}
 	return fmt.Errorf("worker: %d handlers did not stop when their context ended; their jobs were given back", n)
 }
 

@@ -236,7 +236,7 @@ func (w *worker) plan(j *job, v mulligan.Verdict) mulligan.Verdict {
 	soon := v.Delay <= mulligan.MaxNak
 	g := mulligan.Grant{Now: now, Deadline: j.own.deadline, Unasked: !soon}
 	var token *budget.Token
-	took := soon && w.room.Take(now, due, len(w.f.workers))
+	took := soon && w.room.Take(now, due)
 	if took {
 		token, _ = w.downstream.Take(now, j.own.last)
 		g.Nak = token != nil
@@ -249,7 +249,7 @@ func (w *worker) plan(j *job, v mulligan.Verdict) mulligan.Verdict {
 	if v.Verb != mulligan.Nak {
 		token.Back(now)
 		if took {
-			w.room.Back(now, due)
+			w.room.Back(due)
 		}
 	}
 	return v
