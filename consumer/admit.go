@@ -131,7 +131,8 @@ func follow(r *mulligan.Record, f facts) verdict {
 		// The move was decided and interrupted.
 		return verdict{Verb: park, Due: r.Move.Due, Reason: r.Move.Reason, ErrorType: r.Move.ErrorType, Error: r.Move.Error}
 	case mine && r.Move.Verb == mulligan.Nak && r.Move.Due.After(f.now):
-		// Redelivered before its time, since it had been in hand for too long.
+		// Redelivered before its time, since who had it has ended, or by whose clock it
+		// is due.
 		return verdict{Verb: nak, Due: f.now.Add(min(r.Move.Due.Sub(f.now), mulligan.MaxNak))}
 	case r.State == mulligan.Spent || r.State == mulligan.Dead:
 		// Interrupted, or a message that outlived the end of its key.

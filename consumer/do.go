@@ -259,6 +259,7 @@ func (w *Worker) fail(ctx context.Context, k *handled, d *delivery, e ending) ve
 	if err != nil {
 		return w.unrecorded(ctx, d, err)
 	}
+	d.placed = asked.nak && v.Verb == nak
 	w.report(d, attempts, v)
 	return v
 }

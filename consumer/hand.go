@@ -31,13 +31,14 @@ type delivery struct {
 	seen   dedupe.Sight  // the record of its key
 	retry  bool          // as its record says, what comes next is a retry
 	old    bool          // it may have been delivered before, though it is not again
+	placed bool          // it has a place to wait for its nak
 
 	// Guarded by the hand.
 	latest *nats.Msg // the newest delivery of the message, if there was another
 	signed time.Time // when the server last had a sign of it
 	taken  bool      // by a slot
 	begun  bool
-	rests  *time.Timer // until its nak is sent; nil while none is planned
+	rests  *time.Timer // until its nak is sent; nil unless one is planned
 }
 
 // open reads a message that was pulled. What is not a job is a delivery too.
@@ -129,6 +130,11 @@ func (h *hand) release(d *delivery) *nats.Msg {
 	if h.held[d.address] == d {
 		delete(h.held, d.address)
 	}
+	return d.newest()
+}
+
+// newest is the newest delivery of the message; the hand's lock is held.
+func (d *delivery) newest() *nats.Msg {
 	if d.latest != nil {
 		return d.latest
 	}
@@ -144,28 +150,36 @@ func (h *hand) drop(d *delivery) {
 	}
 }
 
-// rest keeps d for a while, without a slot, and has nak called then, unless d was
-// given back before. It reports false if that has happened by now.
-func (h *hand) rest(d *delivery, wait time.Duration, nak func()) bool {
+// rest keeps d until it is due, without a slot, and has nak called with what is to be
+// answered then, unless d has been given back.
+func (h *hand) rest(d *delivery, due time.Time, nak func(*nats.Msg)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.held[d.address] != d {
-		return false
+		return
 	}
-	d.rests = time.AfterFunc(wait, func() {
-		if h.rested(d) {
-			nak()
+	d.rests = time.AfterFunc(time.Until(due), func() {
+		if msg := h.rested(d, time.Since(due)); msg != nil {
+			nak(msg)
 		}
 	})
-	return true
 }
 
-// rested ends the rest of d, and reports whether it is still held.
-func (h *hand) rested(d *delivery) bool {
+// rested lets go of d, which has rested for so much longer than it was to, and
+// returns its newest delivery, or nil if there is nothing to answer: it was given
+// back, or this process stood still for so long that it may be with another worker,
+// from whom a nak would take it.
+func (h *hand) rested(d *delivery, late time.Duration) *nats.Msg {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	d.rests = nil
-	return h.held[d.address] == d
+	if h.held[d.address] != d {
+		return nil
+	}
+	delete(h.held, d.address)
+	if late > mulligan.AckWait/2 {
+		return nil
+	}
+	return d.newest()
 }
 
 // sign gives the server a sign of each message, but gives back those that have
@@ -208,15 +222,8 @@ func (h *hand) giveBackAll() (begun int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range h.held {
-		msg := d.msg
-		if d.latest != nil {
-			msg = d.latest
-		}
-		_ = msg.Nak() // lost, it comes back after AckWait
-		switch {
-		case d.rests != nil:
-			d.rests.Stop()
-		case d.begun:
+		_ = d.newest().Nak() // lost, it comes back after AckWait
+		if d.begun && d.rests == nil {
 			begun++
 		}
 	}

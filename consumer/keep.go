@@ -67,7 +67,7 @@ func (w *Worker) keep(ctx context.Context) {
 }
 
 // census counts the live workers of each downstream: they share its floor of
-// retries, and the rate of naks.
+// retries.
 func (w *Worker) census(ctx context.Context) {
 	const within = 500 * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, within)

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mulligan-queue/mulligan"
+	"github.com/mulligan-queue/mulligan/dedupe"
 	"github.com/mulligan-queue/mulligan/internal/call"
 	"github.com/mulligan-queue/mulligan/internal/pause"
 )
@@ -43,19 +44,21 @@ func (w *Worker) carryOut(ctx context.Context, d *delivery, v verdict) {
 }
 
 // nak has the server redeliver d, to whichever worker, when that is due. A retry
-// stays here until then: the server has one timer for all delayed naks of a consumer,
-// and each that comes sets it back, so that many are seconds late.
+// that has a place stays here until then: the server has one timer for all delayed
+// naks of a consumer, and each that comes sets it back, so that many are seconds late.
 func (w *Worker) nak(ctx context.Context, d *delivery, v verdict) {
-	send := func(delay time.Duration) {
-		msg := w.hand.release(d)
+	send := func(msg *nats.Msg, delay time.Duration) {
 		if err := call.Err(ctx, "nak", func() error { return nakFor(msg, delay) }); err != nil {
 			w.unmoved(d, v, err)
 		}
 	}
 	delay := w.clock.Until(v.Due)
-	if delay <= 0 || !d.retry || !w.hand.rest(d, delay, func() { send(0) }) {
-		send(delay)
+	if !d.placed || delay <= 0 {
+		send(w.hand.release(d), delay)
+		return
 	}
+	d.seen = dedupe.Sight{} // of no use any more
+	w.hand.rest(d, time.Now().Add(delay), func(msg *nats.Msg) { send(msg, 0) })
 }
 
 // nakFor has the server redeliver a message after a delay; none is at once.

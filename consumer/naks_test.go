@@ -24,7 +24,7 @@ func generous() *consumer.Worker {
 func failOnce(f *floor) mulligan.HandlerFunc {
 	return func(_ context.Context, j *mulligan.Job) ([]byte, error) {
 		if f.log.note(j.ID); j.Attempt == 1 {
-			return nil, errFlaky
+			return nil, mulligan.NotStarted(errFlaky) // so that a once job is retried, too
 		}
 		return nil, nil
 	}
@@ -59,21 +59,46 @@ func TestShortRetriesComeWhenTheyAreDueAlsoMany(t *testing.T) {
 	})
 }
 
+// What there is no place for is parked.
+func TestMoreShortRetriesThanMayWaitAreParked(t *testing.T) {
+	kind := pure
+	kind.Policy = mulligan.Policy{FirstDelay: time.Second}
+	bubble(t, kind, func(t *testing.T, f *floor) {
+		const n, places = 300, 128
+		for i := range n {
+			f.publish(t, mulligan.Job{ID: fmt.Sprint(i), User: "one"})
+		}
+		stop := f.work(t, generous(), failOnce(f))
+		time.Sleep(time.Minute)
+		stop()
+		verbs := map[mulligan.Verb]int{}
+		for i := range n {
+			verbs[f.state(t, fmt.Sprint(i)).Record.History[0].Verb]++
+		}
+		if verbs[mulligan.Nak] != places || verbs[mulligan.Park] != n-places {
+			t.Errorf("of %d that fail at once %v are retried so, want %d naks", n, verbs, places)
+		}
+	})
+}
+
 // A message that waits in a worker for its retry is another's when that one ends: at
 // once after a shutdown, after AckWait if it dies. It costs no attempt, and does not
 // come early.
 func TestARetryThatWaitsInAWorkerOutlivesIt(t *testing.T) {
-	kind := pure
-	kind.Policy = mulligan.Policy{FirstDelay: time.Second}
 	for _, tt := range []struct {
 		name string
+		kind mulligan.Kind
 		dies bool
 		late time.Duration
 	}{
-		{"a shutdown", false, time.Second},
-		{"a crash", true, mulligan.AckWait + time.Second},
+		{"a pure job, a shutdown", pure, false, time.Second},
+		{"a pure job, a crash", pure, true, mulligan.AckWait + time.Second},
+		{"a keyed job, a shutdown", keyed, false, time.Second},
+		{"a once job, a crash", once, true, mulligan.AckWait + time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			kind := tt.kind
+			kind.Policy = mulligan.Policy{FirstDelay: time.Second}
 			bubble(t, kind, func(t *testing.T, f *floor) {
 				ctx, end := context.WithCancel(t.Context())
 				first := generous()

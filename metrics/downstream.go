@@ -119,7 +119,7 @@ func (s series) metric(value float64) prometheus.Metric {
 		"mulligan_stuck":               "Workers of this process in which jobs of the downstream wait in vain, by why.",
 		"mulligan_stuck_since_seconds": "Since when jobs of the downstream wait in vain, as Unix time; 0 if they do not.",
 		"mulligan_credential_refused":  "Workers of this process whose credential the downstream refused, until a probe is accepted: renew it.",
-		"mulligan_in_hand":             "Messages in this process's hands, running or about to.",
+		"mulligan_in_hand":             "Messages in this process's hands: running, about to, or waiting for a short retry.",
 		"mulligan_calls_limit":         "Calls of the downstream that this process may have in flight.",
 		"mulligan_calls_in_flight":     "Calls of the downstream that this process has in flight.",
 		"mulligan_retry_tokens":        "Retries of the downstream that this process has saved.",
