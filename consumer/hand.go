@@ -38,7 +38,7 @@ type delivery struct {
 	signed time.Time // when the server last had a sign of it
 	taken  bool      // by a slot
 	begun  bool
-	rests  *time.Timer // until its nak is sent; nil unless one is planned
+	rests  bool // until its nak is sent
 }
 
 // open reads a message that was pulled. What is not a job is a delivery too.
@@ -145,7 +145,7 @@ func (d *delivery) newest() *nats.Msg {
 func (h *hand) drop(d *delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.held[d.address] == d && d.rests == nil {
+	if h.held[d.address] == d && !d.rests {
 		delete(h.held, d.address)
 	}
 }
@@ -158,7 +158,8 @@ func (h *hand) rest(d *delivery, due time.Time, nak func(*nats.Msg)) {
 	if h.held[d.address] != d {
 		return
 	}
-	d.rests = time.AfterFunc(time.Until(due), func() {
+	d.rests = true
+	time.AfterFunc(time.Until(due), func() {
 		if msg := h.rested(d, time.Since(due)); msg != nil {
 			nak(msg)
 		}
@@ -223,7 +224,7 @@ func (h *hand) giveBackAll() (begun int) {
 	defer h.mu.Unlock()
 	for _, d := range h.held {
 		_ = d.newest().Nak() // lost, it comes back after AckWait
-		if d.begun && d.rests == nil {
+		if d.begun && !d.rests {
 			begun++
 		}
 	}

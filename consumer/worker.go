@@ -42,7 +42,7 @@ type Worker struct {
 	Concurrency int
 	// Downstreams overrides settings by downstream.
 	Downstreams map[string]Downstream
-	// Grace is how long Run waits for jobs in hand once its context has ended;
+	// Grace is how long Run waits for handlers once its context has ended;
 	// zero means 25 seconds.
 	Grace time.Duration
 	// UserRate bounds the retries of each user over all kinds.
@@ -103,9 +103,10 @@ func (w *Worker) Handle(kind mulligan.Kind, h mulligan.Handler) {
 }
 
 // Run handles jobs until ctx ends. Then it pulls no more, waits up to Grace for
-// the jobs in hand and gives back what has not started, at no cost to it. It
-// returns nil after a clean end, and an error if it could not begin or a
-// handler would not stop. While no server answers it waits to begin, and logs that.
+// the handlers that run and gives back what has not started, or waits for a short
+// retry, at no cost to it. It returns nil after a clean end, and an error if it
+// could not begin or a handler would not stop. While no server answers it waits to
+// begin, and logs that.
 func (w *Worker) Run(ctx context.Context) error {
 	err := call.Patiently(ctx, func() error { return w.prepare(ctx) }, w.Conn.LastError, func(err error) {
 		w.Log.Warn().Err(err).Msg("begin; trying again")

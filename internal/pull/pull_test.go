@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,7 +32,11 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	e := natstest.Server(t)
+	return newBenchOn(t, natstest.Server(t))
+}
+
+func newBenchOn(t *testing.T, e *natstest.Env) *bench {
+	t.Helper()
 	queue := jetstream.StreamConfig{Name: "QUEUE", Subjects: []string{"job.>"}, Retention: jetstream.WorkQueuePolicy}
 	if _, err := e.JS.CreateStream(t.Context(), queue); err != nil {
 		t.Fatal(err)
@@ -122,6 +127,28 @@ func TestJobsAreHandedOutAsTheyArrive(t *testing.T) {
 		t.Errorf("each job brings the next: got %v, %v; want five", got, err)
 	}
 	soon(t, began)
+}
+
+// What has arrived while somebody took long is no silence of the server.
+func TestWhoTakesLongIsGivenWhatHasArrived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBenchOn(t, natstest.InBubble(t))
+		const n = 20
+		for i := range n {
+			b.put(t, fmt.Sprint(i))
+		}
+		got := 0
+		err := b.Each(t.Context(), n, brief, func(m *nats.Msg) {
+			got++
+			time.Sleep(5 * time.Second)
+			if err := m.Ack(); err != nil {
+				t.Error(err)
+			}
+		})
+		if got != n || err != nil {
+			t.Errorf("got %d of %d, and %v", got, n, err)
+		}
+	})
 }
 
 func TestAnEmptyJobWithAStatusIsAJobLikeAnyOther(t *testing.T) {
