@@ -15,7 +15,7 @@ help:
 	@echo 'make check  what must be true of the source before the tests run'
 	@echo 'make test   all tests'
 	@echo 'make sim    SEEDS (1000) drawn lives of many jobs, in virtual time; SEED=n repeats one'
-	@echo 'make fuzz   each fuzz target for $(FUZZTIME)'
+	@echo 'make fuzz   each fuzz target for FUZZTIME ($(FUZZTIME)), or so many times (30000x)'
 	@echo 'make chaos  the whole on a cluster that is wrecked for $(FOR): SEEDS (1) runs from SEED on, PARALLEL at once (Linux, root)'
 	@echo 'make soak   the chaos run under load for SOAK (15m), with a look at what grows'
 	@echo 'make bench  throughput and latency beside a loop of nats.go: CASES (all), ROUNDS (5)'
